@@ -1,0 +1,1 @@
+"""What runs on the cluster, and how it is submitted."""

@@ -1,0 +1,225 @@
+"""The recipe: one typed file that describes a job wholly.
+
+Every default of the platform has its one home here. The ``task`` section is completed by
+the task that is named (see :func:`posterion.tasks.load_recipe`), so that adding a task does
+not touch this file.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from posterion.config._base import Section
+
+Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+
+class TaskSection(Section):
+    """What the problem is; each task extends this with its own options."""
+
+    kind: str
+    """Name of the task, e.g. ``regression``, ``classification``, ``readability``."""
+
+
+class HoldOut(Section):
+    """How to set rows apart. Give exactly one of ``fraction``, ``kfold`` and ``source``."""
+
+    fraction: Fraction | None = None
+    """Share of the rows that remain after earlier parts were taken."""
+    kfold: Annotated[int, Field(ge=2, le=100)] | None = None
+    """Number of folds; this part is fold ``fold``."""
+    fold: Annotated[int, Field(ge=0)] = 0
+    """Which fold is held out, counted from 0."""
+    column: str | None = None
+    """Column that already holds fold numbers; without it folds are drawn from the seed."""
+    source: str | None = None
+    """A separate data source, in the same format as the main one."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        given = [name for name in ("fraction", "kfold", "source") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of fraction, kfold and source (given: {', '.join(given) or 'none'})"
+            )
+        if self.kfold is not None and self.fold >= self.kfold:
+            raise ValueError(f"fold {self.fold} does not exist; with kfold {self.kfold} the last is {self.kfold - 1}")
+        return self
+
+
+class DataSection(Section):
+    """Where examples come from and how they are divided."""
+
+    source: str
+    """``path:FILE``, ``package:NAME[==VERSION]/FILE`` or ``hub:OWNER/NAME``."""
+    format: str = "auto"
+    """``auto`` (by file name), ``csv``, ``tsv``, ``jsonl``, ``parquet`` or a published format."""
+    rename: dict[str, str] = {}
+    """Columns of the source to rename: source name to the task's name."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Use at most this many rows, drawn by the seed; for trials."""
+    test: HoldOut | None = None
+    """Rows never used before the final figures."""
+    validation: HoldOut = HoldOut(fraction=0.1)
+    """Rows that choose the best checkpoint and stop early."""
+    calibration: HoldOut | None = HoldOut(fraction=0.1)
+    """Rows that fit the calibration; apart from validation so that coverage stays honest."""
+    group: str | None = None
+    """Column whose equal values never fall into two parts (same author, same document ...)."""
+    stratify_bins: Annotated[int, Field(ge=0, le=1000)] = 10
+    """Keep the target's distribution alike in all parts; bins of a numeric target, 0 for off."""
+    invalid_rows: Literal["error", "drop"] = "error"
+    """What to do with rows that fail validation: refuse the data, or drop and report them."""
+    max_length: Annotated[int, Field(ge=8, le=1_000_000)] = 256
+    """Tokens per example, special tokens included; longer texts are reported and windowed."""
+
+
+class ModelSection(Section):
+    """Which encoder, and what stands on it."""
+
+    source: str
+    """``package:``, ``path:``, ``hub:``, ``models:`` or ``new:``; see docs/architecture.md."""
+    pooling: Literal["cls", "mean", "max", "attention"] = "mean"
+    """How token states become one vector."""
+    dropout: Probability = 0.1
+    """Dropout in the encoder (hidden states and attention)."""
+    head_dropout: Probability = 0.1
+    """Dropout before the head."""
+
+
+class EarlyStopping(Section):
+    """Stop when the watched metric no longer improves."""
+
+    patience: Annotated[int, Field(ge=1)] = 3
+    """Evaluations without improvement before stopping."""
+    min_delta: Annotated[float, Field(ge=0.0)] = 0.0
+    """Improvement smaller than this does not count."""
+
+
+class OptimizationSection(Section):
+    """How weights move."""
+
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-4
+    """Peak learning rate of the topmost parameter group."""
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Each layer below the head learns at this multiple of the one above."""
+    head_learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Learning rate of head and pooling; the encoder's top rate when absent."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    """Decoupled weight decay; never on biases and layer norms."""
+    betas: tuple[Probability, Probability] = (0.9, 0.999)
+    """AdamW's moment decays."""
+    epsilon: Annotated[float, Field(gt=0.0)] = 1e-8
+    """AdamW's epsilon."""
+    epochs: Annotated[float, Field(gt=0.0)] = 3.0
+    """Passes over the training part; may be fractional."""
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Stop after this many optimizer steps even if epochs remain."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """Shape of the learning rate after warm-up."""
+    warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.06
+    """Share of all steps over which the rate rises from 0."""
+    batch_tokens: Annotated[int, Field(ge=16)] = 4096
+    """Tokens in one micro-batch of one worker, padding included."""
+    batch_examples: Annotated[int, Field(ge=1)] | None = None
+    """At most this many examples in a micro-batch."""
+    accumulation: Annotated[int, Field(ge=1)] = 1
+    """Micro-batches per worker in one optimizer step."""
+    gradient_clipping: Annotated[float, Field(ge=0.0)] = 1.0
+    """Largest global gradient norm; 0 for off."""
+
+
+class EvaluationSection(Section):
+    """When to look, and what decides."""
+
+    every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Evaluate and checkpoint after this many steps; once per epoch when absent."""
+    metric: str | None = None
+    """Metric that chooses the best checkpoint; the task's own when absent."""
+    early_stopping: EarlyStopping | None = None
+    """Absent: train to the end."""
+
+
+class EngineSection(Section):
+    """What runs the training."""
+
+    workers: Annotated[int, Field(ge=0, le=4096)] = 0
+    """Ray Train workers; 0 trains inside the job's own process."""
+    cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
+    """CPU cores of each worker; also its number of computing threads."""
+    gpus_per_worker: Annotated[float, Field(ge=0.0)] = 0.0
+    """GPUs of each worker."""
+    zero: Literal[0, 1, 2, 3] = 0
+    """DeepSpeed ZeRO stage."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Arithmetic of the forward and backward pass; master weights are always fp32."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """How often a lost worker group is restarted from the last checkpoint."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    """Resumable checkpoints kept beside the best model."""
+
+
+class TrustSection(Section):
+    """How the model comes to say how sure it is."""
+
+    posterior: Literal["point", "mc_dropout"] = "point"
+    """``point``: one pass. ``mc_dropout``: the spread of ``samples`` passes with dropout on."""
+    samples: Annotated[int, Field(ge=2, le=1000)] = 20
+    """Passes of ``mc_dropout``."""
+    calibration: Literal["auto", "conformal", "temperature", "none"] = "auto"
+    """``auto``: conformal intervals for regression, temperature for classification."""
+    coverage: Fraction = 0.9
+    """Share of true values that intervals are to contain."""
+    abstain_below: Probability = 0.0
+    """Predictions with less confidence than this abstain."""
+    tolerance: Annotated[float, Field(gt=0.0)] | None = None
+    """Regression: an answer counts as right within this distance; confidence is its
+    probability. Half the training target's standard deviation when absent."""
+
+
+class RegistrySection(Section):
+    """Where the result goes."""
+
+    name: Name
+    """Registered name: what the model does."""
+    alias: Name | None = "candidate"
+    """Alias to set on the new version."""
+    licence: str = "unknown"
+    """Licence of the resulting weights, for the card."""
+    description: str = ""
+    """One paragraph for the card: purpose, limits."""
+
+
+class Recipe(Section):
+    """A job, wholly described."""
+
+    model_config = ConfigDict(title="Posterion recipe")
+
+    job: Literal["finetune"]
+    """What to do."""
+    name: Name | None = None
+    """Prefix of the run's id; the registered name or the task when absent."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Every random choice derives from this."""
+    task: TaskSection
+    """What the problem is: a task's name, or a mapping with ``kind`` and options."""
+    data: DataSection
+    model: ModelSection
+    optimization: OptimizationSection = OptimizationSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    engine: EngineSection = EngineSection()
+    trust: TrustSection = TrustSection()
+    registry: RegistrySection | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _task_by_name(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("task"), str):
+            return {**values, "task": {"kind": values["task"]}}
+        return values
