@@ -7,7 +7,8 @@ not touch this file.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -41,13 +42,17 @@ class HoldOut(Section):
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        given = [name for name in ("fraction", "kfold", "source") if getattr(self, name) is not None]
+        given = [
+            name for name in ("fraction", "kfold", "source") if getattr(self, name) is not None
+        ]
         if len(given) != 1:
             raise ValueError(
                 f"give exactly one of fraction, kfold and source (given: {', '.join(given) or 'none'})"
             )
         if self.kfold is not None and self.fold >= self.kfold:
-            raise ValueError(f"fold {self.fold} does not exist; with kfold {self.kfold} the last is {self.kfold - 1}")
+            raise ValueError(
+                f"fold {self.fold} does not exist; with kfold {self.kfold} the last is {self.kfold - 1}"
+            )
         return self
 
 
@@ -201,6 +206,8 @@ class Recipe(Section):
 
     model_config = ConfigDict(title="Posterion recipe")
 
+    shorthands: ClassVar[Mapping[str, str]] = {"task": "kind"}
+
     job: Literal["finetune"]
     """What to do."""
     name: Name | None = None
@@ -216,10 +223,3 @@ class Recipe(Section):
     engine: EngineSection = EngineSection()
     trust: TrustSection = TrustSection()
     registry: RegistrySection | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _task_by_name(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("task"), str):
-            return {**values, "task": {"kind": values["task"]}}
-        return values
