@@ -36,7 +36,7 @@ def apply_overrides(
         try:
             container, where = _descend(document, parts, source, shorthands)
             value, read = read_value(text, environ, where, source)
-        except _Unreachable as error:
+        except _UnreachableError as error:
             document.report(tuple(parts), str(error), source)
             continue
         except ConfigError as error:
@@ -48,7 +48,7 @@ def apply_overrides(
         document.origins.update({**read.origins, where: source})
 
 
-class _Unreachable(Exception):
+class _UnreachableError(Exception):
     """A path that leads into something without parts."""
 
 
@@ -65,12 +65,14 @@ def _descend(
         key: Any = part
         if isinstance(target, list):
             if not part.isdecimal() or int(part) >= len(target):
-                raise _Unreachable(
+                raise _UnreachableError(
                     f"{dotted(where)} is a list of {len(target)} values, counted from 0."
                 )
             key = int(part)
         elif not isinstance(target, dict):
-            raise _Unreachable(f"{dotted(where)} is a single value; nothing can be set inside it.")
+            raise _UnreachableError(
+                f"{dotted(where)} is a single value; nothing can be set inside it."
+            )
         where = (*where, key)
         if depth == len(parts) - 1:
             break
