@@ -1,0 +1,150 @@
+"""The folder that is uploaded: an assembled version plus what MLflow wants beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from posterion import ArtifactError
+
+PARTS = (
+    "model",
+    "manifest.json",
+    "calibration.json",
+    "metrics.json",
+    "predictions.parquet",
+    "card.md",
+)
+"""What every version holds; see ``posterion.inference.assemble_version``."""
+
+EXAMPLE_FILE = "input_example.json"
+_LOADER = "posterion_registry.flavour"
+_REQUIREMENTS = ("posterion", "mlflow", "torch", "transformers", "tokenizers", "safetensors")
+
+_TYPES = {"string": "string", "float": "double", "int": "long", "bool": "boolean"}
+_EXAMPLES: dict[str, Any] = {
+    "string": "An example of a text.",
+    "float": 0.5,
+    "int": 1,
+    "bool": True,
+    "strings": ["one", "two"],
+}
+
+
+def stage(version_dir: Path, target: Path) -> None:
+    """Fill ``target`` with the files of ``version_dir`` and MLflow's description of them.
+
+    The result depends on nothing but the version and the installed packages, so that an
+    interrupted upload can be continued.
+
+    Raises:
+        ArtifactError: A part is missing or is not what the manifest says.
+    """
+    from posterion.inference import write_manifest
+
+    for name in PARTS:
+        source = version_dir / name
+        if not source.exists():
+            raise ArtifactError(
+                f"{version_dir} is no complete model version: {name} is missing. Assemble it with "
+                "posterion.inference.assemble_version."
+            )
+        if source.is_dir():
+            shutil.copytree(source, target / name, copy_function=_link)
+        elif name != "manifest.json":
+            _link(source, target / name)
+    _describe(target)
+    write_manifest(target)
+
+
+def manifest_digest(directory: Path) -> str:
+    """SHA-256 of the manifest, which itself holds the SHA-256 of every file."""
+    return hashlib.sha256((directory / "manifest.json").read_bytes()).hexdigest()
+
+
+def read_metrics(version_dir: Path) -> dict[str, float]:
+    """The figures of ``metrics.json``; nested ones get dotted names."""
+    flat: dict[str, float] = {}
+
+    def walk(values: dict[str, Any], prefix: str) -> None:
+        for key, value in values.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{key}.")
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                flat[f"{prefix}{key}"] = float(value)
+
+    walk(json.loads((version_dir / "metrics.json").read_text(encoding="utf-8")), "")
+    return flat
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """Link rather than copy; weights are large and never written again."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _describe(target: Path) -> None:
+    """Write ``MLmodel``, ``requirements.txt`` and the input example."""
+    import mlflow.pyfunc
+    from mlflow.models import Model
+
+    from posterion.tasks import read_task_model
+
+    task = read_task_model(target / "model").task
+    example = _input_example(task)
+    (target / EXAMPLE_FILE).write_text(json.dumps(example), encoding="utf-8")
+    requirements = [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS]
+    (target / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    model = Model(
+        utc_time_created="1970-01-01 00:00:00",  # no clock: the same version is the same bytes
+        model_uuid=None,
+        signature=_signature(task),
+        saved_input_example_info={
+            "artifact_path": EXAMPLE_FILE,
+            "type": "dataframe",
+            "pandas_orient": "split",
+        },
+        metadata={"task": task.kind},
+    )
+    mlflow.pyfunc.add_to_model(model, loader_module=_LOADER)
+    model.save(str(target / "MLmodel"))
+
+
+def _input_columns(task: Any) -> list[Any]:
+    by_name = {column.name: column for column in task.schema().columns}
+    return [by_name[name] for name in task.input_columns]
+
+
+def _signature(task: Any) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
+
+    strings = Array(DataType.string)
+    inputs = [
+        ColSpec(_TYPES.get(column.type, strings), column.name, required=True)
+        for column in _input_columns(task)
+    ]
+    answers = {"number": "double", "integer": "long", "boolean": "boolean", "array": strings}
+    outputs = [
+        ColSpec(answers.get(task.answer_schema().get("type"), "string"), "answer"),
+        *(ColSpec("double", name) for name in ("confidence", "interval_low", "interval_high")),
+        *(ColSpec("boolean", name) for name in ("abstained", "calibrated")),
+        *(ColSpec("string", name) for name in ("alternatives", "evidence", "model")),
+    ]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
+
+
+def _input_example(task: Any) -> dict[str, Any]:
+    columns = _input_columns(task)
+    return {
+        "columns": [column.name for column in columns],
+        "data": [[_EXAMPLES[column.type] for column in columns]],
+    }
