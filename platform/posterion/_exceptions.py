@@ -10,6 +10,7 @@
     │   └── NotFoundError       an unknown job, model version, alias, document ...
     └── WorkError               the request was right, the work failed: exit status 1
         ├── ArtifactError       a damaged or tampered artifact or checkpoint
+        ├── Interrupted         a signal asked to stop; the run can be resumed
         └── ServiceError        a server that does not answer or refuses
 
 A message is one paragraph for a person: what is wrong, where, the value, what is allowed,
@@ -51,8 +52,9 @@ class Problem:
 
     def __str__(self) -> str:
         """One line: source, field, message."""
-        prefix = f"{self.source}: " if self.source else ""
-        return f"{prefix}{self.location}: {self.message}" if self.location else prefix + self.message
+        named = self.location and not self.source.endswith(f" {self.location}")
+        parts = (self.source, self.location if named else "", self.message)
+        return ": ".join(part for part in parts if part)
 
 
 class ConfigError(RequestError):
@@ -77,6 +79,10 @@ class NotFoundError(RequestError):
 
 class ArtifactError(WorkError):
     """A file that is damaged, incomplete or not the one that was registered."""
+
+
+class Interrupted(WorkError):
+    """A signal asked the work to stop; its state was saved and the message says how to go on."""
 
 
 class ServiceError(WorkError):
