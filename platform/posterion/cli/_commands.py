@@ -73,7 +73,7 @@ def summary(entry: EntryPoint) -> str:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == attribute:
             paragraph = (ast.get_docstring(node) or "").split("\n\n")[0]
-            return " ".join(paragraph.split()).removesuffix(".")
+            return " ".join(paragraph.split()).partition(". ")[0].removesuffix(".")
     return ""
 
 

@@ -297,11 +297,8 @@ def port_holder(port: int) -> str:
 
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections(kind="tcp"):
-            if (
-                connection.status == psutil.CONN_LISTEN
-                and connection.laddr.port == port
-                and connection.pid
-            ):
+            listens = connection.status == psutil.CONN_LISTEN and connection.pid
+            if listens and connection.laddr[1:2] == (port,):
                 return describe(psutil.Process(connection.pid))
     return "another process"
 

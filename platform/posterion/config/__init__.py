@@ -34,7 +34,14 @@ from posterion.config.recipe import (
     TaskSection,
     TrustSection,
 )
-from posterion.config.recipes import apps_dir, find_app, find_recipe, list_recipes, recipes_dir
+from posterion.config.recipes import (
+    apps_dir,
+    find_app,
+    find_recipe,
+    list_recipes,
+    outline,
+    recipes_dir,
+)
 
 __all__ = [
     "DataSection",
@@ -68,6 +75,7 @@ __all__ = [
     "list_recipes",
     "load",
     "nearest",
+    "outline",
     "parse",
     "parse_overrides",
     "recipes_dir",

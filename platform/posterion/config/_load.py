@@ -47,10 +47,11 @@ def parse(model: type[S], values: Mapping[str, Any], *, source: str = "") -> S:
     Raises:
         ConfigError: With every problem.
     """
-    if not isinstance(values, Mapping):
-        message = f"expected a mapping of names to values, not {type(values).__name__}."
+    given: object = values
+    if not isinstance(given, Mapping):
+        message = f"expected a mapping of names to values, not {type(given).__name__}."
         raise ConfigError([Problem(location="", message=message, source=source)])
-    return _validated(model, Document(values=dict(values), name=source), ())
+    return _validated(model, Document(values=dict(given), name=source), ())
 
 
 def parse_overrides(model: type[S], overrides: Sequence[str]) -> S:

@@ -22,6 +22,7 @@ Schema = dict[str, Any]
 
 _SHOWN_CHARACTERS = 80
 _SHOWN_NAMES = 40
+_NOTHING = "null (nothing)"
 
 
 def explain(
@@ -69,7 +70,7 @@ def _message(item: Mapping[str, Any], where: Location, values: Any, schema: _Sch
     if kind == "extra_forbidden":
         return _unknown(where, values, schema)
     allowed = schema.at(where, values)
-    expected = " or ".join(dict.fromkeys(_describe(node) for node in allowed))
+    expected = _alternatives(allowed)
     if kind in ("missing", "union_tag_not_found"):
         about = next((node["description"] for node in allowed if "description" in node), "")
         needed = f"expected {expected}." if expected else ""
@@ -181,6 +182,12 @@ def _item(value: Any, part: str | int) -> Any:
     return None
 
 
+def _alternatives(nodes: list[Schema]) -> str:
+    """All that is allowed, as part of a sentence; null first."""
+    texts = dict.fromkeys(text for node in nodes if (text := _describe(node)))
+    return ", or ".join(sorted(texts, key=lambda text: text != _NOTHING))
+
+
 def _describe(node: Schema) -> str:
     """What a schema without references and unions allows, as part of a sentence."""
     choices = _choices(node)
@@ -199,7 +206,7 @@ def _describe(node: Schema) -> str:
     if kind == "object":
         names = list(node.get("properties", {}))
         return f"a section with {_listing(names)}" if names else "a mapping of names to values"
-    return {"boolean": "true or false", "null": "null"}.get(str(kind), "")
+    return {"boolean": "true or false", "null": _NOTHING}.get(str(kind), "")
 
 
 def _choices(node: Schema) -> list[Any]:

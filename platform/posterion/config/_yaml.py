@@ -8,7 +8,7 @@ an object.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,8 +175,9 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         raise _failure(name, line, _syntax(detail, text, line)) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        shown = f"U+{ord(error.character):04X}" if isinstance(error.character, str) else "a byte"
-        raise _failure(name, line, f"{shown} is not allowed in YAML text.") from None
+        code = int(error.character)  # an int for text, whatever the type hint says
+        message = f"the character U+{code:04X} is not allowed in YAML text."
+        raise _failure(name, line, message) from None
     except RecursionError:
         raise _failure(name, 0, "values are nested too deeply.") from None
 
@@ -209,7 +210,7 @@ class _Builder:
         self._document = document
         self._environ = environ
         self._fixed = fixed
-        self._resolver = Loader("")
+        self._resolve: Callable[..., object] = Loader("").resolve
         self._active: set[int] = set()
         self._count = 0
 
@@ -268,7 +269,7 @@ class _Builder:
             self._report(where, node, problem)
         tag = node.tag
         if text != node.value and node.style is None:  # unquoted: typed by what it became
-            tag = self._resolver.resolve(yaml.ScalarNode, text, (True, False))
+            tag = str(self._resolve(yaml.ScalarNode, text, (True, False)))
         try:
             return _convert(tag.removeprefix(_TAG), text)
         except KeyError:

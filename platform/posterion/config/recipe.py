@@ -42,16 +42,16 @@ class HoldOut(Section):
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        given = [
-            name for name in ("fraction", "kfold", "source") if getattr(self, name) is not None
-        ]
+        ways = ("fraction", "kfold", "source")
+        given = [name for name in ways if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"give exactly one of fraction, kfold and source (given: {', '.join(given) or 'none'})"
+                f"give exactly one of {', '.join(ways)} (given: {', '.join(given) or 'none'})"
             )
         if self.kfold is not None and self.fold >= self.kfold:
             raise ValueError(
-                f"fold {self.fold} does not exist; with kfold {self.kfold} the last is {self.kfold - 1}"
+                f"there is no fold {self.fold}; with kfold {self.kfold} the last is "
+                f"{self.kfold - 1}"
             )
         return self
 

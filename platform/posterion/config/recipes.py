@@ -6,11 +6,13 @@ package in an installed wheel. Packages are located without importing them.
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from posterion._exceptions import NotFoundError
+from posterion._exceptions import ConfigError, NotFoundError
 from posterion.config._suggest import did_you_mean
+from posterion.config._yaml import read_document
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -36,6 +38,22 @@ def find_app(name: str) -> Path:
 def list_recipes() -> dict[str, Path]:
     """Every recipe that comes with the platform, by name, sorted."""
     return _named_files(recipes_dir())
+
+
+def outline(path: Path) -> dict[str, str]:
+    """What a list tells of a recipe: ``job``, ``task`` and its first comment as ``about``.
+
+    The recipe need not be right; of one that cannot be read, ``about`` tells why.
+    """
+    try:
+        values = read_document(path, os.environ).values
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+    except ConfigError as error:
+        return {"job": "", "task": "", "about": str(error)}
+    task = values.get("task", "")
+    kind = task.get("kind", "") if isinstance(task, dict) else task
+    about = first.lstrip("# ").rstrip() if first.startswith("#") else ""
+    return {"job": str(values.get("job", "")), "task": str(kind), "about": about}
 
 
 def recipes_dir() -> Path | None:
