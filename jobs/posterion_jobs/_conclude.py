@@ -1,0 +1,237 @@
+"""The stages after the training: calibration, figures, the model version, the registry."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from posterion_jobs._prepare import read_part, write_table
+from posterion_jobs._runs import RunFolder, read_json, write_json
+
+if TYPE_CHECKING:
+    from posterion.config import Recipe
+    from posterion.inference import Figure
+    from posterion.tasks import Task
+    from posterion.trust import Calibration
+    from posterion_registry import Registry
+
+MEASURED = ("test", "validation")
+"""Parts that figures are given for; the card quotes the first that exists."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concluding:
+    """One finished training and all that is known of it."""
+
+    recipe: Recipe
+    task: Task[Any, Any]
+    folder: RunFolder
+    model: Mapping[str, Any]
+    """Result of the model stage."""
+    data: Mapping[str, Any]
+    """Result of the data stage."""
+    training: Mapping[str, Any]
+    """Result of the training stage."""
+
+    @property
+    def evaluation_dir(self) -> Path:
+        """Calibration, figures and predictions before they become part of the version."""
+        return self.folder.path / "evaluation"
+
+    @property
+    def version_dir(self) -> Path:
+        """The assembled model version."""
+        return self.folder.path / "version"
+
+    # -- calibrate and evaluate -----------------------------------------------------------
+
+    def evaluate(self) -> dict[str, Any]:
+        """Fit the calibration, then measure on parts that fitted nothing."""
+        from posterion.inference import Predictor, measure
+
+        predictor = Predictor.from_model_dir(Path(self.training["best_model_dir"]))
+        calibration = self._calibrate(predictor)
+        write_json(self.evaluation_dir / "calibration.json", calibration.to_json())
+        figures: dict[str, dict[str, Any]] = {}
+        distributions = {}
+        for part in self._measured_parts():
+            table = read_part(self.folder, part)
+            distributions[part] = predictor.distribution(table)
+            measured = measure(
+                self.task, distributions[part], table, calibration, seed=self.recipe.seed
+            )
+            figures[part] = {name: figure.to_dict() for name, figure in measured.items()}
+        write_json(self.evaluation_dir / "metrics.json", figures)
+        self._keep_predictions(distributions, calibration)
+        first = self._measured_parts()[0]
+        pictures = self._draw(distributions[first], read_part(self.folder, first), calibration)
+        metric = self.task.metric
+        found = {
+            f"{first} {name}": figures[first][name]["value"]
+            for name in (metric, "coverage")
+            if name in figures[first]
+        }
+        return {
+            "metrics": flatten(figures),
+            "pictures": [str(path) for path in pictures],
+            "measured": first,
+            "found": found,
+        }
+
+    def _measured_parts(self) -> list[str]:
+        return [part for part in MEASURED if part in self.data["rows"]]
+
+    def _calibrate(self, predictor: Any) -> Calibration:
+        trust = self.recipe.trust
+        if trust.calibration == "none":
+            return self.task.uncalibrated("The recipe asked for no calibration.", trust)
+        if "calibration" not in self.data["rows"]:
+            return self.task.uncalibrated("The recipe sets no rows apart for calibration.", trust)
+        table = read_part(self.folder, "calibration")
+        return self.task.fit_calibration(predictor.distribution(table), table, trust)
+
+    def _keep_predictions(self, distributions: Mapping[str, Any], calibration: Calibration) -> None:
+        import pyarrow as pa
+
+        tables = []
+        for part, distribution in distributions.items():
+            table = read_part(self.folder, part)
+            columns = self.task.prediction_columns(distribution, calibration)
+            for name, values in columns.items():
+                table = _with_column(table, name, values)
+            tables.append(table.append_column("part", pa.array([part] * table.num_rows)))
+        write_table(
+            self.evaluation_dir / "predictions.parquet",
+            pa.concat_tables(tables, promote_options="default"),
+        )
+
+    def _draw(self, distribution: Any, table: Any, calibration: Calibration) -> list[Path]:
+        self.folder.artifacts_dir.mkdir(exist_ok=True)
+        pictures = self.task.pictures(distribution, table, calibration, self.folder.artifacts_dir)
+        curve = Path(self.training["picture_path"])
+        kept = self.folder.artifacts_dir / curve.name
+        if curve.resolve() != kept.resolve():
+            shutil.copyfile(curve, kept)
+        return [*pictures, kept]
+
+    # -- assemble --------------------------------------------------------------------------
+
+    def assemble(self, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+        """Put the model version together; it appears whole or not at all."""
+        import pyarrow.parquet as pq
+
+        from posterion.inference import assemble_version, manifest_digest
+        from posterion.trust import Calibration
+
+        calibration = Calibration.from_json(read_json(self.evaluation_dir / "calibration.json"))
+        metrics = read_json(self.evaluation_dir / "metrics.json")
+        pictures = [Path(path) for path in evaluation["pictures"]]
+        assemble_version(
+            self.version_dir,
+            model_dir=Path(self.training["best_model_dir"]),
+            calibration=calibration,
+            metrics=metrics,
+            predictions=pq.read_table(self.evaluation_dir / "predictions.parquet"),
+            card=self._card(calibration, metrics, evaluation["measured"], pictures),
+            pictures=pictures,
+        )
+        return {"digest": manifest_digest(self.version_dir), "found": {"folder": "version/"}}
+
+    def version_still_there(self, result: Mapping[str, Any]) -> bool:
+        """Whether the version that an earlier submission assembled exists."""
+        return (self.version_dir / "manifest.json").is_file()
+
+    def _card(
+        self, calibration: Calibration, metrics: Any, measured: str, pictures: list[Path]
+    ) -> str:
+        from posterion.config import fingerprint
+        from posterion.inference import CardFacts, card_text
+
+        recipe = self.recipe
+        registry = recipe.registry
+        return card_text(
+            CardFacts(
+                name=registry.name if registry else self.folder.path.name,
+                task=self.task,
+                figures={name: _figure(values) for name, values in metrics[measured].items()},
+                measured_on=f"{measured} ({self.data['rows'][measured]:,} rows)",
+                calibration=calibration,
+                rows=self.data["rows"],
+                data_source=recipe.data.source,
+                data_hash=self.data["data_hash"],
+                base_model=self.model["parent"],
+                licence=registry.licence if registry else "unknown",
+                description=registry.description if registry else "",
+                max_length=recipe.data.max_length,
+                posterior=recipe.trust.posterior,
+                abstain_below=recipe.trust.abstain_below,
+                recipe_hash=fingerprint(recipe),
+                pictures=[path.name for path in pictures],
+            )
+        )
+
+    # -- register --------------------------------------------------------------------------
+
+    def register(self, registry: Registry, mlflow_run_id: str) -> dict[str, Any]:
+        """Make the version one of the registered name."""
+        section = self.recipe.registry
+        assert section is not None
+        version = registry.register(
+            self.version_dir,
+            name=section.name,
+            alias=section.alias,
+            run_id=mlflow_run_id,
+            tags=self.lineage(),
+        )
+        return {"model": version.reference, "found": {"version": version.reference}}
+
+    def lineage(self) -> dict[str, str]:
+        """Where the version comes from, as tags."""
+        from posterion.config import fingerprint
+
+        registry = self.recipe.registry
+        tags = {
+            "recipe_hash": fingerprint(self.recipe),
+            "data_hash": self.data["data_hash"],
+            "data_source": self.recipe.data.source,
+            "parents": self.model["parent"],
+            "task": self.task.kind,
+            "licence": registry.licence if registry else "unknown",
+            "posterion_run": self.folder.path.name,
+        }
+        record = self.folder.record() if self.folder.record_path.exists() else None
+        if record is not None and record.git_commit:
+            tags["git_commit"] = record.git_commit
+        return tags
+
+
+def flatten(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """``{"test": {"rmse": {"value": 0.5}}}`` as ``{"test.rmse": 0.5}``; undefined ones left out."""
+    return {
+        f"{part}.{name}": float(figure["value"])
+        for part, by_name in figures.items()
+        for name, figure in by_name.items()
+        if figure["value"] is not None
+    }
+
+
+def _figure(values: Mapping[str, float | None]) -> Figure:
+    from posterion.inference import Figure
+
+    def number(name: str) -> float:
+        value = values[name]
+        return float("nan") if value is None else value
+
+    return Figure(number("value"), number("lower"), number("upper"))
+
+
+def _with_column(table: Any, name: str, values: Any) -> Any:
+    import pyarrow as pa
+
+    array = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
+    if name in table.column_names:  # a column of the data bears the name already
+        name = f"predicted_{name}"
+    return table.append_column(name, array)

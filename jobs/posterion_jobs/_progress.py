@@ -1,0 +1,193 @@
+"""A run's events, drawn for a person: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from posterion_jobs._events import parse_event
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_STEP_SECONDS = 5.0
+
+STAGES: Mapping[str, str] = {
+    "data": "Reading and checking the data",
+    "split": "Dividing it",
+    "encode": "Tokenizing",
+    "model": "Finding the model",
+    "train": "Training",
+    "evaluate": "Calibrating and evaluating",
+    "assemble": "Assembling the model version",
+    "register": "Registering",
+}
+
+
+class View(Protocol):
+    """Takes the lines of a job's log."""
+
+    def line(self, text: str) -> None:
+        """One line, an event or anything else that the job or a library wrote."""
+
+
+class EventLines:
+    """Every event as a line of text; steps at most every few seconds of the run's time."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._last_step = -math.inf
+
+    def line(self, text: str) -> None:
+        """Write what a person wants to know of it."""
+        event = parse_event(text)
+        if event is None:
+            self._write(text)
+            return
+        if event["event"] == "step":
+            if event["time"] - self._last_step < PLAIN_STEP_SECONDS and not _is_last(event):
+                return
+            self._last_step = event["time"]
+        described = describe(event)
+        if described:
+            self._write(described)
+
+
+class LiveView:
+    """A bar for the training, and lines above it for all else; for use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[figures]}"),
+            console=console,
+            transient=True,
+        )
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def line(self, text: str) -> None:
+        """Move the bar or print a line."""
+        event = parse_event(text)
+        if event is None:
+            self._console.print(text, style="dim", markup=False)
+        elif event["event"] == "start":
+            self._begin(event)
+        elif event["event"] == "step":
+            self._step(event)
+        else:
+            described = describe(event)
+            if described:
+                self._console.print(described, markup=False)
+            if (
+                event["event"] == "stage"
+                and event.get("stage") == "train"
+                and event.get("status") == "done"
+            ):
+                self._end()
+
+    def _begin(self, event: Mapping[str, Any]) -> None:
+        self._end()
+        self._console.print(describe(event), markup=False)
+        self._task = self._progress.add_task(
+            "training", total=event["total_steps"], completed=event["first_step"], figures=""
+        )
+
+    def _step(self, event: Mapping[str, Any]) -> None:
+        if self._task is None:
+            self._task = self._progress.add_task("training", total=event["total_steps"], figures="")
+        self._progress.update(self._task, completed=event["step"], figures=step_figures(event))
+
+    def _end(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+
+
+def describe(event: Mapping[str, Any]) -> str:
+    """One event as a line; empty for what nobody needs to read."""
+    kind = event["event"]
+    if kind == "stage":
+        return _describe_stage(event)
+    if kind == "start":
+        begin = f" from step {event['first_step']}" if event["first_step"] else ""
+        return (
+            f"  {event['num_parameters'] / 1e6:.1f} M parameters, {event['train_rows']:,} rows, "
+            f"{event['total_steps']:,} steps on {event['world_size']} worker"
+            f"{'s' if event['world_size'] != 1 else ''}{begin}"
+        )
+    if kind == "step":
+        return f"  step {event['step']}/{event['total_steps']}  {step_figures(event)}"
+    if kind == "evaluation":
+        best = "  best so far" if event.get("is_best") else ""
+        return (
+            f"  evaluation after step {event['step']}: {event['metric']} {event['value']:.4f}{best}"
+        )
+    if kind == "log":
+        return f"  {event.get('level', 'info')}: {event.get('message', '')}"
+    if kind == "job":
+        message = f": {event['message']}" if event.get("message") else ""
+        return f"Run {event.get('run', '')} {event.get('status', '')}{message}"
+    return ""
+
+
+def step_figures(event: Mapping[str, Any]) -> str:
+    """Loss, speed and time left of a step."""
+    return (
+        f"loss {event['loss']:.4f}  {event['tokens_per_second']:,.0f} tokens/s  "
+        f"MFU {100 * event['mfu']:.0f} %  {event['memory_bytes'] / 2**30:.1f} GiB  "
+        f"{duration(event['eta_seconds'])} left"
+    )
+
+
+def duration(seconds: float) -> str:
+    """``1 h 02 min``, ``3 min 05 s`` or ``12 s``."""
+    whole = max(0, round(seconds))
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if whole >= 60:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole} s"
+
+
+def _describe_stage(event: Mapping[str, Any]) -> str:
+    stage = str(event.get("stage", ""))
+    title = STAGES.get(stage, stage)
+    status = event.get("status")
+    if status == "begin":
+        return f"{title} ..."
+    if status == "kept":
+        return f"{title}: done by an earlier submission"
+    found = event.get("found") or {}
+    figures = ", ".join(f"{name} {_short(value)}" for name, value in found.items())
+    took = f"{duration(event['seconds'])}" if "seconds" in event else ""
+    return f"  {figures} ({took})" if figures else f"  done ({took})"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)
+
+
+def _is_last(event: Mapping[str, Any]) -> bool:
+    return bool(event["step"] == event["total_steps"])

@@ -1,0 +1,164 @@
+"""The training stage: in this process, or by Ray Train's workers.
+
+Both call :func:`posterion.training.fit` with the same spec. Checkpoints are the loop's own,
+in the run's folder; Ray Train only starts the workers again, and they go on from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from posterion import PosterionError, WorkError
+from posterion_jobs._events import Emitter
+from posterion_jobs._forward import Forwarder, Tracker
+from posterion_jobs._runs import RunFolder, read_json, write_json
+from posterion_jobs._stages import Stopped
+
+if TYPE_CHECKING:
+    from posterion.config import EngineSection
+    from posterion.training import TrainingSpec
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    spec: TrainingSpec, engine: EngineSection, *, emit: Emitter, tracker: Tracker
+) -> dict[str, Any]:
+    """Train to the end and return :class:`posterion.training.FitResult` as a mapping.
+
+    Raises:
+        Stopped: The run was asked to stop; a checkpoint was written.
+        WorkError: The training failed more often than the recipe allows.
+    """
+    folder = RunFolder(spec.run_dir)
+    result_path = _result_path(spec.run_dir)
+    result_path.unlink(missing_ok=True)
+    with Forwarder(_reports_path(spec.run_dir), emit=emit, tracker=tracker):
+        if engine.workers:
+            _train_on_ray(spec, engine)
+        else:
+            _train_here(spec, engine)
+    if not result_path.exists():
+        if folder.stop_path.exists():
+            raise Stopped
+        raise WorkError(
+            f"The training of {folder.path.name} ended without a result; its workers' logs say "
+            f"why: `posterion jobs logs {folder.path.name}`."
+        )
+    return read_json(result_path)
+
+
+def _train_here(spec: TrainingSpec, engine: EngineSection) -> None:
+    from posterion.training import SoloGang
+
+    set_threads(engine.cpus_per_worker)
+    _fit(spec, SoloGang())
+
+
+def _train_on_ray(spec: TrainingSpec, engine: EngineSection) -> None:
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    from posterion_jobs._process_group import GangConfig
+
+    if not ray.is_initialized():
+        # Ray would end the process on SIGTERM; the job's own handler asks for a checkpoint.
+        handler = signal.getsignal(signal.SIGTERM)
+        ray.init(log_to_driver=True)
+        signal.signal(signal.SIGTERM, handler)
+    _require_resources(engine)
+    threads = str(max(1, int(engine.cpus_per_worker)))
+    resources = {"CPU": engine.cpus_per_worker}
+    if engine.gpus_per_worker:
+        resources["GPU"] = engine.gpus_per_worker
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"spec": spec.to_json(), "cpus": engine.cpus_per_worker},
+        torch_config=GangConfig(
+            backend="nccl" if engine.gpus_per_worker else "gloo", run_dir=str(spec.run_dir)
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=engine.workers,
+            use_gpu=engine.gpus_per_worker > 0,
+            resources_per_worker=resources,
+        ),
+        run_config=RunConfig(
+            name=spec.run_dir.name,
+            storage_path=str(spec.run_dir / "ray"),
+            failure_config=FailureConfig(max_failures=engine.max_failures),
+            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}},
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise WorkError(_failure(error, engine)) from error
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """What each Ray Train worker does."""
+    from posterion.training import TorchGang, TrainingSpec
+
+    set_threads(config["cpus"])
+    _fit(TrainingSpec.from_json(config["spec"]), TorchGang())
+
+
+def _fit(spec: TrainingSpec, gang: Any) -> None:
+    """Train; rank 0 reports and leaves the result in the run's folder."""
+    from posterion.training import JsonLinesListener, NullListener, fit
+
+    first = gang.rank == 0
+    listener = JsonLinesListener(_reports_path(spec.run_dir)) if first else NullListener()
+    result = fit(spec, gang, listener)
+    if first:
+        write_json(_result_path(spec.run_dir), result.to_dict())
+
+
+def set_threads(cpus: float) -> None:
+    """Let torch compute on as many threads as the recipe gives a worker."""
+    import torch
+
+    torch.set_num_threads(max(1, int(cpus)))
+
+
+def _require_resources(engine: EngineSection) -> None:
+    """Refuse what the cluster can never offer, rather than wait for it."""
+    import ray
+
+    offered = ray.cluster_resources()
+    for kind, each in (("CPU", engine.cpus_per_worker), ("GPU", engine.gpus_per_worker)):
+        needed = each * engine.workers
+        if needed > offered.get(kind, 0.0):
+            raise WorkError(
+                f"engine: {engine.workers} workers with {each:g} {kind} each need {needed:g} "
+                f"{kind}, but the whole cluster has {offered.get(kind, 0.0):g}. Lower "
+                f"engine.workers or engine.{kind.lower()}s_per_worker, or submit to a larger "
+                "cluster with --address."
+            )
+
+
+def _failure(error: Exception, engine: EngineSection) -> str:
+    """The workers' own reason, where they gave one."""
+    failures = getattr(error, "worker_failures", None) or {}
+    for rank, failure in sorted(failures.items()):
+        cause = getattr(failure, "cause", None) or failure
+        if isinstance(cause, PosterionError):
+            return str(cause)
+        first_line = (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
+        return (
+            f"Worker {rank} failed: {first_line} The training was restarted up to "
+            f"engine.max_failures = {engine.max_failures} times."
+        )
+    return f"The training failed: {str(error).strip().splitlines()[-1]}"
+
+
+def _reports_path(run_dir: Path) -> Path:
+    return run_dir / "training.jsonl"
+
+
+def _result_path(run_dir: Path) -> Path:
+    return run_dir / "fit.json"

@@ -1,0 +1,164 @@
+"""Fine-tuning, from data to a registered model version.
+
+The core of the job needs no cluster: with ``engine.workers: 0`` all of it happens in the
+calling process. Each stage leaves its result in the run's folder, so that a run killed
+anywhere goes on from the last finished stage, and in the training from its last checkpoint.
+
+======== ==========================================================================
+stage    leaves
+======== ==========================================================================
+model    the folder of the encoder to start from, and its name for the lineage
+data     parts in ``data/``, what the task learned, ``artifacts/validation.json``
+encode   token files in the home's cache
+train    ``checkpoints/``, ``best/model/``, the loss curve
+evaluate ``evaluation/``: calibration, figures, predictions; pictures
+assemble ``version/``
+register the version at the registry
+======== ==========================================================================
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from posterion_jobs import _prepare as prepare
+from posterion_jobs._conclude import Concluding
+from posterion_jobs._events import Emitter, no_events
+from posterion_jobs._forward import NoTracker, Tracker
+from posterion_jobs._outcome import Outcome
+from posterion_jobs._runs import RunFolder
+from posterion_jobs._stages import Stages
+
+if TYPE_CHECKING:
+    from posterion.config import Recipe
+    from posterion.tasks import Task
+    from posterion_registry import Registry
+
+RUN_ID_PATIENCE_S = 900.0
+"""How long a finished training waits for the tracking server to name its run."""
+
+
+def run(
+    recipe: Recipe,
+    run_dir: Path,
+    *,
+    tracker: Tracker | None = None,
+    registry: Registry | None = None,
+    emit: Emitter = no_events,
+) -> Outcome:
+    """Do the job, or what of it is left.
+
+    Args:
+        recipe: The resolved recipe.
+        run_dir: The run's folder; another call with the same folder goes on where the last
+            one ended, however it ended.
+        tracker: Where figures go; nowhere when absent.
+        registry: Where the version is registered, and where ``models:`` sources come from.
+        emit: Hears of all progress.
+
+    Raises:
+        Stopped: The run was asked to stop; all that is needed to go on is on disk.
+        PosterionError: The recipe or the data is wrong, or the work failed.
+    """
+    from posterion.config import Home
+    from posterion.tasks import create_task
+    from posterion_jobs._training import set_threads, train
+
+    tracker = tracker or NoTracker()
+    folder = RunFolder(Path(run_dir))
+    folder.path.mkdir(parents=True, exist_ok=True)
+    stages = Stages(folder, emit)
+    _log_settings(tracker, recipe)
+    set_threads(recipe.engine.cpus_per_worker * max(1, recipe.engine.workers))
+
+    model = stages.run(
+        "model", lambda: prepare.find_model(recipe, registry), valid=prepare.model_still_there
+    )
+    data = stages.run(
+        "data",
+        lambda: prepare.read_data(recipe, create_task(recipe.task), folder),
+        valid=prepare.parts_still_there(folder),
+    )
+    task = create_task(recipe.task, data["state"])
+    encoded = stages.run(
+        "encode",
+        lambda: prepare.encode_parts(
+            recipe, task, folder, Path(model["dir"]), Home.current().cache_dir, data["hashes"]
+        ),
+        valid=prepare.encodings_still_there,
+    )
+    spec = _spec(recipe, task, folder, model, encoded)
+    training = stages.run("train", lambda: _train(spec, recipe, emit, tracker, train))
+    concluding = Concluding(
+        recipe=recipe, task=task, folder=folder, model=model, data=data, training=training
+    )
+    evaluation = stages.run("evaluate", concluding.evaluate)
+    tracker.log_metrics(evaluation["metrics"], step=int(training["steps"]))
+    for path in (folder.artifacts_dir / "validation.json", *map(Path, evaluation["pictures"])):
+        tracker.log_artifact(path)
+    stages.run(
+        "assemble", lambda: concluding.assemble(evaluation), valid=concluding.version_still_there
+    )
+    tracker.set_tags(concluding.lineage())
+    reference = _register(stages, concluding, tracker, registry)
+    return Outcome(
+        version_dir=concluding.version_dir,
+        model=reference,
+        alias=recipe.registry.alias if recipe.registry and reference else None,
+        metrics=evaluation["metrics"],
+    )
+
+
+def _spec(recipe: Recipe, task: Task[Any, Any], folder: RunFolder, model: Any, encoded: Any) -> Any:
+    from posterion.training import TrainingSpec
+
+    return TrainingSpec(
+        recipe=recipe.model_dump(mode="json"),
+        task_state=task.state,
+        model_dir=Path(model["dir"]),
+        train_path=Path(encoded["paths"]["train"]),
+        validation_path=Path(encoded["paths"]["validation"]),
+        validation_table_path=prepare.part_path(folder, "validation"),
+        run_dir=folder.path,
+    )
+
+
+def _train(
+    spec: Any, recipe: Recipe, emit: Emitter, tracker: Tracker, train: Any
+) -> dict[str, Any]:
+    result: dict[str, Any] = train(spec, recipe.engine, emit=emit, tracker=tracker)
+    found = {
+        "steps": result["steps"],
+        f"best {result['metric']}": result["best_metric"],
+        "tokens/s": round(result["tokens_per_second"]),
+    }
+    return {**result, "found": found}
+
+
+def _register(
+    stages: Stages, concluding: Concluding, tracker: Tracker, registry: Registry | None
+) -> str:
+    """Register the version where the recipe and the caller ask for it."""
+    if registry is None or concluding.recipe.registry is None:
+        return ""
+    result = stages.run(
+        "register",
+        lambda: concluding.register(registry, tracker.wait_run_id(RUN_ID_PATIENCE_S)),
+    )
+    return str(result["model"])
+
+
+def _log_settings(tracker: Tracker, recipe: Recipe) -> None:
+    """The recipe as flat parameters, so that runs can be compared."""
+
+    def walk(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for key, value in values.items():
+            if isinstance(value, dict) and value:
+                flat |= walk(value, f"{prefix}{key}.")
+            elif value is not None:
+                flat[f"{prefix}{key}"] = value
+        return flat
+
+    tracker.log_params(walk(recipe.model_dump(mode="json"), ""))
