@@ -89,9 +89,7 @@ def test_too_few_examples_are_refused_with_the_number_needed():
     assert ConformalRegression.minimum_examples(0.9) == 9
     assert ConformalRegression.minimum_examples(0.95) == 19
     fit(0, 9)
-    with pytest.raises(
-        DataError, match="has 8 examples; an interval of coverage 0.9 needs at least 9"
-    ):
+    with pytest.raises(DataError, match=r"has 8 examples; an interval of .* needs at least 9"):
         fit(0, 8)
 
 

@@ -29,7 +29,7 @@ def test_pictures_are_pngs_with_something_on_them(tmp_path, figures):
     confidence, right = figures
     for name, draw in {
         "reliability": lambda path: reliability_diagram(path, confidence, right),
-        "coverage": lambda path: coverage_diagram(path, confidence, coverage=0.9),
+        "coverage": lambda path: coverage_diagram(path, confidence, intervals=(0.9, 0.91)),
         "residuals": lambda path: residual_diagram(
             path, confidence, right, interval=np.stack([confidence - 1, confidence + 1], axis=1)
         ),

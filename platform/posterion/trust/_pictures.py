@@ -70,9 +70,7 @@ def reliability_diagram(
         f"{len(confidence):,} examples\nright {right.mean():.3f}\n"
         f"mean confidence {confidence.mean():.3f}\ncalibration error {ece(confidence, right):.3f}"
     )
-    top.text(
-        0.97, 0.05, summary, transform=top.transAxes, ha="right", va="bottom", fontsize=9, color=INK
-    )
+    _note(top, summary)
     bottom.hist(confidence, bins=np.linspace(0, 1, 41).tolist(), color=BLUE, alpha=0.75)
     bottom.set(xlim=(0, 1), xlabel="confidence", ylabel="examples")
     top.tick_params(labelbottom=False)
@@ -83,7 +81,7 @@ def coverage_diagram(
     path: Path,
     levels: ArrayLike,
     *,
-    coverage: float | None = None,
+    intervals: tuple[float, float] | None = None,
     title: str = "Coverage of intervals",
 ) -> Path:
     """Nominal against measured coverage of intervals of every width.
@@ -91,7 +89,7 @@ def coverage_diagram(
     Args:
         path: PNG file to write.
         levels: Coverage of the smallest interval that contains each observed value. Shape: (N,).
-        coverage: The coverage the model's intervals aim at, marked.
+        intervals: Coverage the model's own intervals aim at, and the measured one; marked.
         title: Heading.
 
     Returns:
@@ -107,18 +105,13 @@ def coverage_diagram(
         nominal, nominal - band, nominal + band, color=GRID, zorder=0, label="chance, 95 %"
     )
     axes.plot(nominal, measured, color=BLUE, linewidth=1.6, label="measured")
-    if coverage is not None:
-        reached = float((levels <= coverage).mean())
-        axes.plot([coverage], [reached], "o", color=ORANGE, markersize=6)
-        axes.annotate(
-            f"{coverage:.0%} intervals\ncontain {reached:.1%}",
-            (coverage, reached),
-            xytext=(-14, -34),
-            textcoords="offset points",
-            ha="right",
-            fontsize=9,
-            color=INK,
+    if intervals is not None:
+        aimed, reached = intervals
+        axes.plot(
+            [aimed], [reached], "o", color=ORANGE, markersize=6, label="the model's intervals"
         )
+        summary = f"{len(levels):,} examples\n{aimed:.0%} intervals contain {reached:.1%}"
+        _note(axes, summary)
     axes.set(
         xlim=(0, 1),
         ylim=(0, 1),
@@ -163,7 +156,7 @@ def residual_diagram(
             p[shown], bounds[shown, 0], bounds[shown, 1], color=ORANGE, alpha=0.45, linewidth=1
         )
     size = float(np.clip(3000 / len(y), 2, 18))
-    left.scatter(p, y, s=size, color=BLUE, alpha=0.55, linewidths=0)
+    left.scatter(p, y, s=size, color=BLUE, alpha=0.6, linewidths=0, zorder=2)
     left.set(xlabel="predicted", ylabel="observed")
     summary = f"{len(y):,} examples\nRMSE {rmse(y, p):.3f}\ncorrelation {pearson(y, p):.3f}"
     left.text(0.03, 0.97, summary, transform=left.transAxes, va="top", fontsize=9, color=INK)
@@ -199,6 +192,12 @@ def _figure(
         axes.spines[["left", "bottom"]].set_color(MUTED)
         axes.tick_params(colors=INK, labelsize=9)
     return figure, axes_list
+
+
+def _note(axes: Axes, text: str) -> None:
+    axes.text(
+        0.97, 0.05, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=9, color=INK
+    )
 
 
 def _save(figure: Figure, path: Path) -> Path:

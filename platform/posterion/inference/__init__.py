@@ -1,0 +1,27 @@
+"""From a model version to predictions; evaluation, the registry and serving all use this."""
+
+from posterion.inference._artifact import (
+    assemble_version,
+    manifest_digest,
+    verify_manifest,
+    write_manifest,
+    write_model_dir,
+)
+from posterion.inference._card import CardFacts, Figure, card_text, measure
+from posterion.inference._predictor import EncodedExample, Predictor
+from posterion.trust import Prediction
+
+__all__ = [
+    "CardFacts",
+    "EncodedExample",
+    "Figure",
+    "Prediction",
+    "Predictor",
+    "assemble_version",
+    "card_text",
+    "manifest_digest",
+    "measure",
+    "verify_manifest",
+    "write_manifest",
+    "write_model_dir",
+]

@@ -1,0 +1,295 @@
+"""The one object that turns examples into predictions.
+
+Shape legend: N examples, W windows, B rows of a batch, L tokens, S samples, O outputs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from posterion._exceptions import ArtifactError, DataError
+from posterion.inference._artifact import (
+    CALIBRATION_FILE,
+    MODEL_DIR,
+    read_json,
+    verify_manifest,
+)
+from posterion.tasks import TaskModel, combine_windows, read_task_model
+from posterion.trust import Calibration, Prediction, posterior_logits
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from posterion.models import TextModel
+    from posterion.text import Tokenizer
+
+Tokens = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class EncodedExample:
+    """One example as tokens."""
+
+    windows: tuple[Tokens, ...]
+    """Token ids of each window, special tokens included."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all windows: what answering this example costs."""
+        return sum(len(window) for window in self.windows)
+
+
+class Predictor:
+    """Loads a model version and answers examples; safe to use from several threads.
+
+    In fp32 a prediction does not depend on the batch it is computed in (within 1e-6): only
+    windows of equal length share a batch, so nothing is ever padded.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: TextModel,
+        tokenizer: Tokenizer,
+        settings: TaskModel,
+        calibration: Calibration | None = None,
+        name: str = "",
+        precision: str = "fp32",
+        device: str | None = None,
+    ) -> None:
+        import torch
+
+        if precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision {precision!r} is neither 'fp32' nor 'bf16'")
+        self.name = name
+        self.task = settings.task
+        self.max_length = settings.max_length
+        self.calibration = calibration or self.task.uncalibrated("The model was never calibrated.")
+        self.tokenizer = tokenizer
+        self._settings = settings
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.model = model.to(device=self._device, dtype=self._dtype).eval()
+        # Dropout turns layers to training mode and draws from the global generator: one
+        # thread at a time. A point pass changes nothing, so threads need not wait.
+        samples = settings.posterior != "point"
+        self._lock: AbstractContextManager[Any] = threading.Lock() if samples else nullcontext()
+        self._example_model = self.task.request_model()
+
+    @classmethod
+    def load(
+        cls,
+        directory: Path,
+        *,
+        name: str = "",
+        precision: str = "fp32",
+        threads: int | None = None,
+        verify: bool = True,
+        device: str | None = None,
+    ) -> Self:
+        """Read a model version.
+
+        Args:
+            directory: Folder of the version, with ``manifest.json``.
+            name: Registered name and version, repeated in every prediction.
+            precision: ``fp32``, or ``bf16`` for speed at some 1e-2 relative accuracy.
+            threads: Computing threads of this process; as they are when absent.
+            verify: Check every file against the manifest first.
+            device: ``cpu``, ``cuda`` ...; a GPU if there is one when absent.
+
+        Raises:
+            ArtifactError: Something is missing, damaged or tampered with.
+        """
+        directory = Path(directory)
+        if not directory.is_dir():
+            raise ArtifactError(f"{directory} is no folder of a model version.")
+        if verify:
+            verify_manifest(directory)
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)
+        calibration = Calibration.from_json(read_json(directory / CALIBRATION_FILE))
+        return cls.from_model_dir(
+            directory / MODEL_DIR,
+            calibration=calibration,
+            name=name,
+            precision=precision,
+            device=device,
+        )
+
+    @classmethod
+    def from_model_dir(
+        cls,
+        model_dir: Path,
+        *,
+        calibration: Calibration | None = None,
+        name: str = "",
+        precision: str = "fp32",
+        device: str | None = None,
+    ) -> Self:
+        """Read a bare ``model/`` folder, such as a run's best model before calibration.
+
+        Raises:
+            ArtifactError: Something is missing or damaged.
+        """
+        from posterion.models import TextModel
+        from posterion.text import Tokenizer
+
+        settings = read_task_model(model_dir)
+        return cls(
+            model=TextModel.load(model_dir),
+            tokenizer=Tokenizer.load(model_dir),
+            settings=settings,
+            calibration=calibration,
+            name=name,
+            precision=precision,
+            device=device,
+        )
+
+    def encode(self, examples: Sequence[Mapping[str, Any]]) -> list[EncodedExample]:
+        """Check and tokenize examples.
+
+        Args:
+            examples: Mappings with the task's input columns; other keys are ignored.
+
+        Raises:
+            DataError: A missing, empty or wrongly typed field; names the example.
+        """
+        import pyarrow as pa
+
+        if not examples:
+            return []
+        columns = self.task.input_columns
+        rows = [self._checked(number, example) for number, example in enumerate(examples, start=1)]
+        table = pa.table({column: [row[column] for row in rows] for column in columns})
+        example, windows = self._windows(table)
+        grouped: list[list[Tokens]] = [[] for _ in examples]
+        for index, window in zip(example.tolist(), windows, strict=True):
+            grouped[index].append(window)
+        return [EncodedExample(tuple(group)) for group in grouped]
+
+    def predict(
+        self, examples: Sequence[Mapping[str, Any]], batch_tokens: int = 8192
+    ) -> list[Prediction]:
+        """Answer examples, in their order.
+
+        Args:
+            examples: Mappings with the task's input columns.
+            batch_tokens: Tokens in one forward pass.
+
+        Raises:
+            DataError: See :meth:`encode`.
+        """
+        return self.predict_encoded(self.encode(examples), batch_tokens)
+
+    def predict_encoded(
+        self, encoded: Sequence[EncodedExample], batch_tokens: int = 8192
+    ) -> list[Prediction]:
+        """Answer examples that :meth:`encode` gave, in their order."""
+        if not encoded:
+            return []
+        windows = [window for example in encoded for window in example.windows]
+        example = np.repeat(np.arange(len(encoded)), [len(item.windows) for item in encoded])
+        return self._predictions(self._distribution(example, windows, len(encoded), batch_tokens))
+
+    def distribution(self, table: pa.Table, batch_tokens: int = 8192) -> Any:
+        """What the model believes of each row of a table, before calibration.
+
+        Args:
+            table: Has the task's input columns.
+            batch_tokens: Tokens in one forward pass.
+
+        Returns:
+            The task's distribution of ``table.num_rows`` examples.
+
+        Raises:
+            DataError: Empty texts; names the rows.
+        """
+        example, windows = self._windows(table)
+        return self._distribution(example, windows, table.num_rows, batch_tokens)
+
+    def warm_up(self, batch_tokens: int = 8192) -> None:
+        """Compute one short and one full window, so that the first request need not wait."""
+        shortest = np.full(self.tokenizer.num_special_tokens + 1, self.tokenizer.pad_id, np.int32)
+        longest = np.resize(shortest, self.max_length)
+        self._logits([shortest, longest], batch_tokens)
+
+    # -- parts --------------------------------------------------------------------------
+
+    def _checked(self, number: int, example: Mapping[str, Any]) -> dict[str, Any]:
+        columns = self.task.input_columns
+        if not isinstance(example, Mapping):
+            raise DataError(
+                f"Example {number} is a {type(example).__name__}; give a mapping with "
+                f"{', '.join(columns)}."
+            )
+        given = {column: example[column] for column in columns if column in example}
+        try:
+            return self._example_model.model_validate(given).model_dump(by_alias=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise DataError(
+                f"Example {number}, field {field!r}: {first['msg']}. The task {self.task.kind} "
+                f"needs {', '.join(columns)}."
+            ) from error
+
+    def _windows(self, table: pa.Table) -> tuple[NDArray[np.int64], list[Tokens]]:
+        """Example of each window, and its tokens."""
+        encoded = self.task.encode(table, self.tokenizer, self.max_length, labelled=False)
+        example = encoded.column("example").to_numpy()
+        windows = [np.asarray(row.values) for row in encoded.column("input_ids")]
+        return example, windows
+
+    def _distribution(
+        self, example: NDArray[np.integer[Any]], windows: list[Tokens], num: int, batch_tokens: int
+    ) -> Any:
+        logits = self._logits(windows, batch_tokens)
+        return self.task.distribution(combine_windows(logits, example, num))
+
+    def _logits(self, windows: Sequence[Tokens], batch_tokens: int) -> NDArray[np.float32]:
+        """Shape: (S, W, O)."""
+        import torch
+
+        samples = 1 if self._settings.posterior == "point" else self._settings.samples
+        logits = np.empty((samples, len(windows), self.task.num_outputs), dtype=np.float32)
+        for rows in _equal_length_batches(windows, batch_tokens):
+            tokens = np.stack([windows[row] for row in rows]).astype(np.int64)
+            input_ids = torch.from_numpy(tokens).to(self._device)
+            with self._lock:
+                outputs = posterior_logits(
+                    self.model, (input_ids, None), self._settings.posterior, samples
+                )
+            logits[:, rows] = outputs.cpu().numpy()
+        return logits
+
+    def _predictions(self, distribution: Any) -> list[Prediction]:
+        distribution.require_finite()
+        return self.task.predictions(
+            distribution,
+            self.calibration,
+            model_name=self.name,
+            abstain_below=self._settings.abstain_below,
+        )
+
+
+def _equal_length_batches(windows: Sequence[Tokens], batch_tokens: int) -> list[NDArray[np.intp]]:
+    """Rows of each forward pass, longest first, so that memory is claimed once."""
+    lengths = np.fromiter(map(len, windows), dtype=np.intp, count=len(windows))
+    order = np.argsort(-lengths, kind="stable")
+    starts = np.flatnonzero(np.diff(lengths[order], prepend=-1))
+    batches: list[NDArray[np.intp]] = []
+    for group in np.split(order, starts[1:]):
+        size = max(1, batch_tokens // int(lengths[group[0]])) if len(group) else 1
+        batches.extend(group[start : start + size] for start in range(0, len(group), size))
+    return batches

@@ -1,0 +1,9 @@
+"""Tiny models and contract tests for whoever adds a task or a model.
+
+Nothing here is needed to run the platform; it is shipped so that packages outside this
+repository can check their own tasks with the same tests.
+"""
+
+from posterion.testing._tiny import TINY_WORDS, tiny_bert
+
+__all__ = ["TINY_WORDS", "tiny_bert"]
