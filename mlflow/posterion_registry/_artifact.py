@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,9 +19,11 @@ PARTS = (
     "predictions.parquet",
     "card.md",
 )
-"""What every version holds; see ``posterion.inference.assemble_version``."""
+"""What every version holds at least; see ``posterion.inference.assemble_version``."""
 
 EXAMPLE_FILE = "input_example.json"
+REQUIREMENTS_FILE = "requirements.txt"
+_DESCRIPTIONS = ("MLmodel", REQUIREMENTS_FILE, EXAMPLE_FILE, "registered_model_meta")
 _LOADER = "posterion_registry.flavour"
 _REQUIREMENTS = ("posterion", "mlflow", "torch", "transformers", "tokenizers", "safetensors")
 
@@ -36,35 +37,40 @@ _EXAMPLES: dict[str, Any] = {
 }
 
 
+def require_complete(version_dir: Path) -> None:
+    """Refuse a folder that lacks a part.
+
+    Raises:
+        ArtifactError: Names the missing part.
+    """
+    for name in PARTS:
+        if not (version_dir / name).exists():
+            raise ArtifactError(
+                f"{version_dir} is no complete model version: {name} is missing. Assemble it with "
+                "posterion.inference.assemble_version."
+            )
+
+
 def stage(version_dir: Path, target: Path) -> None:
     """Fill ``target`` with the files of ``version_dir`` and MLflow's description of them.
 
     The result depends on nothing but the version and the installed packages, so that an
     interrupted upload can be continued.
-
-    Raises:
-        ArtifactError: A part is missing or is not what the manifest says.
     """
     from posterion.inference import write_manifest
 
-    for name in PARTS:
-        source = version_dir / name
-        if not source.exists():
-            raise ArtifactError(
-                f"{version_dir} is no complete model version: {name} is missing. Assemble it with "
-                "posterion.inference.assemble_version."
-            )
-        if source.is_dir():
-            shutil.copytree(source, target / name, copy_function=_link)
-        elif name != "manifest.json":
-            _link(source, target / name)
+    # A version that came out of a registry brings descriptions, which are made anew; what is
+    # linked must not be written to.
+    described = {str(version_dir): _DESCRIPTIONS}
+    shutil.copytree(
+        version_dir,
+        target,
+        ignore=lambda folder, _: described.get(str(folder), ()),
+        copy_function=_link,
+        dirs_exist_ok=True,
+    )
     _describe(target)
     write_manifest(target)
-
-
-def manifest_digest(directory: Path) -> str:
-    """SHA-256 of the manifest, which itself holds the SHA-256 of every file."""
-    return hashlib.sha256((directory / "manifest.json").read_bytes()).hexdigest()
 
 
 def read_metrics(version_dir: Path) -> dict[str, float]:
@@ -83,7 +89,7 @@ def read_metrics(version_dir: Path) -> dict[str, float]:
 
 
 def _link(source: str | Path, target: str | Path) -> None:
-    """Link rather than copy; weights are large and never written again."""
+    """Link rather than copy: weights are large, and all writers replace files whole."""
     try:
         os.link(source, target)
     except OSError:
@@ -101,7 +107,7 @@ def _describe(target: Path) -> None:
     example = _input_example(task)
     (target / EXAMPLE_FILE).write_text(json.dumps(example), encoding="utf-8")
     requirements = [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS]
-    (target / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    (target / REQUIREMENTS_FILE).write_text("\n".join(requirements) + "\n", encoding="utf-8")
     model = Model(
         utc_time_created="1970-01-01 00:00:00",  # no clock: the same version is the same bytes
         model_uuid=None,

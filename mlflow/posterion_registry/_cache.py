@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from posterion import ArtifactError
-from posterion_registry._artifact import manifest_digest
 
 _DIGEST_LENGTH = 16
 
@@ -88,14 +87,7 @@ class VersionCache:
     def _verify(self, directory: Path, digest: str, remedy: str) -> None:
         from posterion.inference import verify_manifest
 
-        if not (directory / "manifest.json").is_file():
-            raise ArtifactError(f"{directory / 'manifest.json'} is missing. {remedy}")
-        if (found := manifest_digest(directory)) != digest:
-            raise ArtifactError(
-                f"{directory / 'manifest.json'} is not the manifest that was registered: its "
-                f"SHA-256 is {found}, registered was {digest}. {remedy}"
-            )
         try:
-            verify_manifest(directory)
+            verify_manifest(directory, digest=digest)
         except ArtifactError as error:
             raise ArtifactError(f"{error} {remedy}") from error

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from posterion import NotFoundError, RequestError, ServiceError
 from posterion.config import Home, did_you_mean
-from posterion_registry._artifact import manifest_digest, read_metrics, stage
+from posterion_registry._artifact import read_metrics, require_complete, stage
 from posterion_registry._cache import VersionCache
 from posterion_registry._client import connect, is_missing, persistently
 from posterion_registry._references import CHAMPION, PREVIOUS, ModelReference, parse_reference
@@ -72,9 +72,10 @@ class Registry:
             ArtifactError: A file is missing or is not what the manifest says.
             ServiceError: The server stayed away for longer than ``patience``.
         """
-        from posterion.inference import verify_manifest
+        from posterion.inference import manifest_digest, verify_manifest
         from posterion.tasks import read_task_model
 
+        require_complete(version_dir)
         verify_manifest(version_dir)
         all_tags = {
             "task": read_task_model(version_dir / "model").task.kind,

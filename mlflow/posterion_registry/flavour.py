@@ -54,7 +54,8 @@ class PyFunc:
 
         frame = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
         columns = [name for name in self.predictor.task.input_columns if name in frame.columns]
-        predictions = self.predictor.predict(frame[columns].to_dict(orient="records"))
+        examples = [dict(zip(columns, row, strict=True)) for row in frame[columns].values.tolist()]
+        predictions = self.predictor.predict(examples)
         return pd.DataFrame(flat_rows(predictions), index=frame.index, columns=OUTPUT_COLUMNS)
 
 
