@@ -19,7 +19,7 @@ from posterion._exceptions import ConfigError, PosterionError
 from posterion.cli._commands import LazyGroup
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-_PIPE_CLOSED = 141  # 128 + SIGPIPE
+_PIPE_CLOSED = 1  # what click itself does when it notices first
 
 
 @click.group(

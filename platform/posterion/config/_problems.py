@@ -168,7 +168,7 @@ class _Schema:
 def _children(node: Schema, part: str | int) -> list[Schema]:
     if isinstance(part, int):
         listed = node.get("prefixItems", [])
-        child = listed[part] if part < len(listed) else node.get("items")
+        child = listed[part] if 0 <= part < len(listed) else node.get("items")
     else:
         child = node.get("properties", {}).get(part, node.get("additionalProperties"))
     return [child] if isinstance(child, dict) else []
@@ -177,7 +177,7 @@ def _children(node: Schema, part: str | int) -> list[Schema]:
 def _item(value: Any, part: str | int) -> Any:
     if isinstance(value, Mapping):
         return value.get(part)
-    if isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
+    if isinstance(value, list | tuple) and isinstance(part, int) and 0 <= part < len(value):
         return value[part]
     return None
 

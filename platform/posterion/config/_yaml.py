@@ -56,7 +56,13 @@ class Dumper(yaml.SafeDumper):
         """Write equal parts out in full; references make a file hard to edit."""
         return True
 
+    def represent_text(self, data: str) -> yaml.ScalarNode:
+        """Quote and escape what a line of YAML cannot hold; PyYAML itself misses U+0085."""
+        odd = any(not (c.isprintable() or c == "\n") for c in data)
+        return self.represent_scalar(_TAG + "str", data, style='"' if odd else None)
 
+
+Dumper.add_representer(str, Dumper.represent_text)
 for _name, _pattern, _first in _RESOLVERS:
     for _class in (Loader, Dumper):
         _class.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_pattern})\Z"), _first)
