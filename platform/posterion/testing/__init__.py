@@ -4,6 +4,7 @@ Nothing here is needed to run the platform; it is shipped so that packages outsi
 repository can check their own tasks with the same tests.
 """
 
+from posterion.testing._contract import CheckedTask, check_task
 from posterion.testing._tiny import TINY_WORDS, tiny_bert
 
-__all__ = ["TINY_WORDS", "tiny_bert"]
+__all__ = ["TINY_WORDS", "CheckedTask", "check_task", "tiny_bert"]

@@ -23,8 +23,8 @@ __all__ = [
     "NullListener",
     "SoloGang",
     "StepReport",
-    "Totals",
     "TorchGang",
+    "Totals",
     "TrainingSpec",
     "fit",
 ]

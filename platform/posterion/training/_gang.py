@@ -41,8 +41,9 @@ class SoloGang:
 
         self.device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
         if not dist.is_initialized():
+            store = dist.HashStore()  # type: ignore[attr-defined]
             backend = "nccl" if self.device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+            dist.init_process_group(backend, store=store, rank=0, world_size=1)
         if dist.get_world_size() != 1:
             raise RuntimeError("this process belongs to a larger process group; use TorchGang")
 
@@ -57,7 +58,9 @@ class TorchGang:
         import torch.distributed as dist
 
         if not dist.is_initialized():
-            raise RuntimeError("torch.distributed is not initialised; SoloGang trains in one process")
+            raise RuntimeError(
+                "torch.distributed is not initialised; SoloGang trains in one process"
+            )
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self.local_rank = int(os.environ.get("LOCAL_RANK", 0))

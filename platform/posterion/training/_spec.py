@@ -71,4 +71,7 @@ class FitResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in asdict(self).items()
+        }
