@@ -1,0 +1,17 @@
+"""Models: own forward passes under the names of the published checkpoints."""
+
+from posterion.models._checkpoints import LoadReport
+from posterion.models._encoders import load_encoder
+from posterion.models._sources import resolve_model
+from posterion.models._text_model import TextModel
+from posterion.models.bert import BertModel
+from posterion.models.pooling import POOLINGS
+
+__all__ = [
+    "POOLINGS",
+    "BertModel",
+    "LoadReport",
+    "TextModel",
+    "load_encoder",
+    "resolve_model",
+]
