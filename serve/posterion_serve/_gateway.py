@@ -16,7 +16,7 @@ from posterion.config import did_you_mean
 from posterion_serve import _kserve
 from posterion_serve._backend import Backend
 from posterion_serve._config import AppConfig
-from posterion_serve._errors import HttpError
+from posterion_serve._errors import HttpError, from_exception
 from posterion_serve._guard import ASGIApp, Guard, TaskEndpoint, header, read_body, require_json
 from posterion_serve._keys import KeyStore
 from posterion_serve._metrics import CONTENT_TYPE, Metrics
@@ -58,6 +58,7 @@ def create_app(
     _add_openapi(app, backends)
     app.add_exception_handler(HttpError, _on_http_error)
     app.add_exception_handler(HTTPException, _on_starlette_error)
+    app.add_exception_handler(Exception, _on_failure)
     return Guard(app, keys=keys, quota=config.quota, limits=config.limits, metrics=metrics)
 
 
@@ -75,6 +76,10 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     return Response(
         body, status, {name.decode(): value.decode("latin-1") for name, value in headers}
     )
+
+
+async def _on_failure(request: Request, error: Exception) -> Response:
+    return await _on_http_error(request, from_exception(error))
 
 
 async def _on_starlette_error(request: Request, error: Exception) -> Response:

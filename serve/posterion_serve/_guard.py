@@ -101,11 +101,14 @@ class Guard:
         begun = time.perf_counter()
         path = scope["path"]
         status = 0
+        complete = False
 
         async def counted_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
+            else:
+                complete = not message.get("more_body", False)
             await send(message)
 
         try:
@@ -119,9 +122,10 @@ class Guard:
             known = from_exception(error)
             if known.status >= 500 and not isinstance(error, HttpError):
                 logger.exception("A request for %s failed.", path)
-            if status:
-                raise  # the answer has begun; the server ends the connection
-            await self._refuse(known, path, counted_send)
+            if not status:
+                await self._refuse(known, path, counted_send)
+            elif not complete:
+                raise  # half an answer is out: the server must end the connection
         finally:
             self._metrics.observe(path, status, time.perf_counter() - begun)
 

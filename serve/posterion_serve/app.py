@@ -31,7 +31,6 @@ from posterion_serve._loopback import keep_grpc_on_loopback
 from posterion_serve._metrics import Metrics
 from posterion_serve._names import MODEL_DEPLOYMENT, application_name
 
-WARM_UP_TEXTS = ("warm", "a few words to warm up with " * 4, "a longer text " * 60)
 SERVE_CONCURRENCY = 10_000
 """Requests a replica accepts; how many wait is bounded by its batcher, with a better answer."""
 
@@ -56,8 +55,7 @@ class ModelServer:
         predictor = Predictor.load(
             Path(directory), name=model, precision=served.precision, threads=served.threads
         )
-        for text in WARM_UP_TEXTS:
-            predictor.predict([_warm_up_example(info, text)])
+        predictor.warm_up(served.batch_tokens)
         self._backend = LocalBackend(info, predictor, served, self._config.limits)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -105,10 +103,6 @@ class Gateway:
         return create_app(
             self._config, backends, keys=keys, metrics=Metrics(list(self._config.models))
         )
-
-
-def _warm_up_example(info: TaskInfo, text: str) -> dict[str, Any]:
-    return {column: text for column in info.task.input_columns}
 
 
 def build(arguments: Mapping[str, Any]) -> Application:

@@ -175,7 +175,7 @@ def list_keys(as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def revoke(name: str, as_json: bool) -> None:
-    """Take the key of NAME away; it stops working within a second."""
+    """Take the key of NAME away; it stops working at once."""
     from posterion.config import Home
     from posterion_serve._keys import KeyStore
 
