@@ -6,8 +6,9 @@ Data flows one way: :func:`read_source` -> :func:`conform` -> :func:`split` ->
 """
 
 from posterion.data._batching import BatchPlan, evaluation_batches
+from posterion.data._describe import describe, repeated_rows
 from posterion.data._encoded import EncodedDataset, cached_encoding
-from posterion.data._formats import source_formats
+from posterion.data._formats import formats, source_formats
 from posterion.data._hash import content_hash
 from posterion.data._loading import load_splits
 from posterion.data._padding import pad
@@ -15,8 +16,9 @@ from posterion.data._read import read_source
 from posterion.data._report import ColumnProblem, ValidationReport
 from posterion.data._schema import Column, TableSchema
 from posterion.data._source import resolve_source
-from posterion.data._split import Splits, split
+from posterion.data._split import Splits, split, split_columns
 from posterion.data._validate import conform, validate
+from posterion.data._write import write_table
 
 __all__ = [
     "BatchPlan",
@@ -29,12 +31,17 @@ __all__ = [
     "cached_encoding",
     "conform",
     "content_hash",
+    "describe",
     "evaluation_batches",
+    "formats",
     "load_splits",
     "pad",
     "read_source",
+    "repeated_rows",
     "resolve_source",
     "source_formats",
     "split",
+    "split_columns",
     "validate",
+    "write_table",
 ]

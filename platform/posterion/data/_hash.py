@@ -61,7 +61,8 @@ def _update(digest: Any, array: pa.Array) -> None:
         values = array.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False) + 0.0
         digest.update(_bytes(np.where(np.isnan(values), np.nan, values)))
     elif pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        digest.update(_bytes(array.fill_null(0).to_numpy(zero_copy_only=False)))
+        zero = pa.scalar(0).cast(kind)
+        digest.update(_bytes(array.fill_null(zero).to_numpy(zero_copy_only=False)))
     else:
         # Dates, structs and the like are rare in task data: their text form is exact.
         digest.update(repr(array.to_pylist()).encode())

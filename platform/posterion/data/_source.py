@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from posterion._exceptions import DataError
 from posterion.config import did_you_mean
 from posterion.data._package import release_file
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 KINDS = {
     "path": "path:FILE, relative to the current folder",
@@ -17,6 +21,7 @@ KINDS = {
     "hub": "hub:OWNER/NAME[@REVISION][/FILE], a data set of the Hugging Face hub",
 }
 
+_HUB_SECONDS = 20
 _HUB_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".json")
 
 
@@ -122,16 +127,16 @@ def _hub_file(rest: str) -> Path:
     except OSError as error:
         raise DataError(_offline(rest)) from error
     except Exception as error:
-        if type(error).__module__.partition(".")[0] in {"httpx", "httpcore", "requests"}:
+        # Errors of whichever HTTP client this version of the hub's library uses.
+        if type(error).__module__.startswith(("httpx", "httpcore", "requests")):
             raise DataError(_offline(rest)) from error
         raise
 
 
-def _hub_choice(api: object, repository: str, revision: str | None) -> str:
+def _hub_choice(api: HfApi, repository: str, revision: str | None) -> str:
     """The one data file of a data set; refuses to guess between several."""
-    files: list[str] = api.list_repo_files(  # type: ignore[attr-defined]
-        repository, repo_type="dataset", revision=revision
-    )
+    info = api.dataset_info(repository, revision=revision, timeout=_HUB_SECONDS)
+    files = [sibling.rfilename for sibling in info.siblings or []]
     data = [name for name in files if name.endswith(_HUB_SUFFIXES)]
     train = [name for name in data if "train" in Path(name).name.lower()]
     for candidates in (data, train):

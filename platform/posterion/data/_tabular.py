@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -61,13 +62,12 @@ def read_jsonl(path: Path) -> pa.Table:
     Columns whose rows disagree in type come as text, so that validation names the rows.
     """
     content = read_bytes(path)
-    try:
+    check_utf8(path, content, delimiter=None)
+    with contextlib.suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
         table = pyarrow.json.read_json(io.BytesIO(content))
         # Arrow reads texts that look like dates as dates; a text must stay as written.
         if not any(pa.types.is_temporal(field.type) for field in table.schema):
             return table
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        check_utf8(path, content, delimiter=None)
     return rows_to_table(_json_lines(path, content))
 
 
@@ -151,6 +151,8 @@ def _delimited(
 ) -> pa.Table:
     """All columns as text; a ragged line is an error that names rows."""
     header = names or _header(path, content, delimiter, quoted)
+    if quoted and content.count(b'"') % 2:
+        _refuse_open_quote(path, content, delimiter)
     options = {
         "read_options": pyarrow.csv.ReadOptions(
             column_names=header, skip_rows_after_names=0 if names else 1, block_size=1 << 24
@@ -192,9 +194,25 @@ def _header(path: Path, content: bytes, delimiter: str, quoted: bool) -> list[st
     return names
 
 
+def _refuse_open_quote(path: Path, content: bytes, delimiter: str) -> None:
+    """A quote that never closes would swallow all rows after it without a word."""
+    text = io.StringIO(content.decode("utf-8", errors="replace"), newline="")
+    rows = 0
+    try:
+        for _ in csv.reader(text, delimiter=delimiter, strict=True):
+            rows += 1
+    except csv.Error as error:
+        if "unexpected end" in str(error):
+            raise DataError(
+                f"{path}: data row {rows} begins a quoted field that never ends; close the quote, "
+                "or double a quote that is part of the text"
+            ) from None
+
+
 def _records(content: bytes, delimiter: str, quoted: bool) -> Iterator[list[str]]:
     csv.field_size_limit(_MOST_FIELD_CHARACTERS)
-    text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", newline="")
+    # Bad bytes are reported elsewhere, with their place; here they only must not stop.
+    text = io.TextIOWrapper(io.BytesIO(content), "utf-8", errors="replace", newline="")
     if quoted:
         return csv.reader(text, delimiter=delimiter)
     return csv.reader(text, delimiter=delimiter, quoting=csv.QUOTE_NONE)
