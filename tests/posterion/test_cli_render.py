@@ -63,7 +63,8 @@ def test_redirected_table_is_one_line_per_row(capsys: pytest.CaptureFixture[str]
 def test_table_on_a_terminal() -> None:
     stream = io.StringIO()
     out = Console(file=stream, force_terminal=True, width=60, color_system=None)
-    print_table(out, ("name", "value"), ROWS[:1])
+    print_table(out, ("name", "value"), ROWS)
     text = stream.getvalue()
+    assert max(len(line) for line in text.splitlines()) <= 60
     assert "[bold]x[/bold]" in text
     assert "\t" not in text

@@ -61,7 +61,7 @@ def print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequenc
     if not console.is_terminal:
         for line in [list(columns), *texts]:
             flat = (" ".join(cell.split()) for cell in line)
-            console.print("\t".join(flat))
+            console.file.write("\t".join(flat) + "\n")  # rich would expand the tabs
         return
     from rich.table import Table
     from rich.text import Text
@@ -71,7 +71,7 @@ def print_table(console: Console, columns: Sequence[str], rows: Iterable[Sequenc
         table.add_column(name, overflow="fold")
     for line in texts:
         table.add_row(*(Text(cell) for cell in line))
-    console.print(table)
+    console.print(table, soft_wrap=False)
 
 
 def plain(value: Any) -> Any:
