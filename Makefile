@@ -58,7 +58,7 @@ bench: $(STAMP)  ## Run all benchmarks, one after another
 quickstart: $(STAMP)  ## Start the platform, fine-tune, register, deploy and ask, on real data
 	$(BIN)/posterion up
 	$(BIN)/posterion submit sentiment/vader
-	$(BIN)/posterion models promote sentiment@candidate
+	$(BIN)/posterion models promote sentiment
 	$(BIN)/posterion serve deploy sentiment
 	$(BIN)/posterion ask "The plot was thin, but the acting was wonderful!"
 	$(BIN)/posterion status

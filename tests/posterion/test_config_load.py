@@ -151,7 +151,7 @@ def test_every_line_names_the_file(tmp_path: Path) -> None:
     [
         ("shape: cirle", "shape", "Did you mean 'circle'?"),
         ("shape: {kind: cirle}", "shape.kind", "Did you mean 'circle'?"),
-        ("shape: {}", "shape.kind", "missing; expected"),
+        ("shape: {}", "shape.kind", "missing; expected one of circle, square."),
         ("shape: circle", "shape.radius", "missing; expected a number, greater than 0"),
         ("shape: {kind: square, sid: 1, side: 2}", "shape.sid", "Did you mean 'side'?"),
         ("shape: {kind: square, side: 0}", "shape.side", "0 is not allowed; expected a number"),

@@ -184,15 +184,14 @@ def _item(value: Any, part: str | int) -> Any:
 
 def _alternatives(nodes: list[Schema]) -> str:
     """All that is allowed, as part of a sentence; null first."""
-    texts = dict.fromkeys(text for node in nodes if (text := _describe(node)))
-    return ", or ".join(sorted(texts, key=lambda text: text != _NOTHING))
+    choices = [str(choice) for node in nodes for choice in _choices(node)]
+    texts = [_one_of(list(dict.fromkeys(choices)))] if choices else []
+    texts += [text for node in nodes if not _choices(node) and (text := _describe(node))]
+    return ", or ".join(sorted(dict.fromkeys(texts), key=lambda text: text != _NOTHING))
 
 
 def _describe(node: Schema) -> str:
-    """What a schema without references and unions allows, as part of a sentence."""
-    choices = _choices(node)
-    if choices:
-        return _one_of([str(choice) for choice in choices])
+    """What a schema without references, unions and choices allows."""
     kind = node.get("type", "")
     if kind in ("integer", "number"):
         return ("a whole number" if kind == "integer" else "a number") + _range(node)

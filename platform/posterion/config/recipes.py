@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from posterion._exceptions import ConfigError, NotFoundError
-from posterion.config._suggest import did_you_mean
+from posterion.config._suggest import nearest
 from posterion.config._yaml import read_document
 
 _SUFFIXES = (".yaml", ".yml")
@@ -93,8 +93,9 @@ def _find(name: str, folder: Path | None, *, what: str, listing: str) -> Path:
         return named[wanted]
     if path.is_dir():
         raise NotFoundError(f"{name} is a folder; give the {what} file in it.")
-    same_end = [other for other in named if other.rpartition("/")[2] == wanted]
-    hint = f" Did you mean {same_end[0]!r}?" if same_end else did_you_mean(wanted, named)
+    by_end = {other.rpartition("/")[2]: other for other in named}
+    match = nearest(wanted, named) or by_end.get(nearest(wanted, by_end) or "")
+    hint = f" Did you mean {match!r}?" if match else ""
     raise NotFoundError(
         f"There is no {what} {name!r}: neither a file of that path nor one of the platform's "
         f"own {what}s ({', '.join(named) or 'none is installed'}).{hint} {listing}".rstrip()
