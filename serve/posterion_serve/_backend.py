@@ -182,6 +182,9 @@ class HandleBackend:
 
     async def predict(self, examples: Sequence[Example]) -> list[Answer]:
         """See :class:`Backend`."""
+        from ray.exceptions import RayError, RayTaskError
+        from ray.serve.exceptions import RayServeException
+
         try:
             async with asyncio.timeout(self._deadline):
                 reply: dict[str, Any] = await self._predict.remote(list(examples))
@@ -189,6 +192,12 @@ class HandleBackend:
             raise HttpError(
                 504, f"The request was given up after {self._deadline:g} s, its deadline."
             ) from None
+        except RayTaskError:
+            raise
+        except (RayError, RayServeException) as error:
+            raise HttpError(
+                503, f"No replica of the task {self.info.name!r} answers. Retry.", retry_after=1
+            ) from error
         if "failure" in reply:
             raise HttpError(**reply["failure"])
         answers: list[Answer] = reply["predictions"]

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,13 @@ class Deployed:
     Attributes:
         config: The app, as plain values.
         models: Task to version folder and model name, e.g. ``sentiment@3``.
+        attempt: Changes when the same app is to be tried again after a failure, as Serve does
+            nothing on a configuration that it knows.
     """
 
     config: dict[str, Any]
     models: dict[str, tuple[str, str]]
+    attempt: int = 0
 
     @staticmethod
     def path(home: Home) -> Path:
@@ -56,14 +59,15 @@ class Deployed:
             values = json.loads(cls.path(home).read_text())
         except FileNotFoundError:
             return None
-        return cls(values["config"], {k: (v[0], v[1]) for k, v in values["models"].items()})
+        models = {task: (found[0], found[1]) for task, found in values["models"].items()}
+        return cls(values["config"], models, values["attempt"])
 
     def write(self, home: Home) -> None:
         """Keep it."""
         path = self.path(home)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps({"config": self.config, "models": self.models}, indent=1))
+        partial.write_text(json.dumps(asdict(self), indent=1))
         partial.replace(path)
 
 
@@ -145,7 +149,7 @@ def serve_schema(deployed: Deployed | None, home: Home, settings: PlatformSettin
     """Serve's declarative configuration; without an app, an empty Serve."""
     applications: list[dict[str, Any]] = []
     if deployed is not None:
-        arguments = {"config": deployed.config, "models": deployed.models}
+        arguments = asdict(deployed)
         variables = {DIRECTORY_VARIABLE: str(home.path / "serve" / "metrics")}
         shared = {"import_path": IMPORT_PATH, "runtime_env": {"env_vars": variables}}
         applications = [
@@ -250,9 +254,12 @@ def deploy(
         ServiceError: Replicas fail, with the reason.
     """
     registry = environment.get("MLFLOW_TRACKING_URI", "")
-    deployed = Deployed(config.model_dump(mode="json"), resolve_models(config, registry))
+    models = resolve_models(config, registry)
     before = Deployed.read(home)
     api = ServeApi.local(settings, environment)
+    failed = any(state.status in FAILED for state in states(api.details()))
+    attempt = int(time.time()) if failed else (before.attempt if before else 0)
+    deployed = Deployed(config.model_dump(mode="json"), models, attempt)
     (home.path / "serve" / "metrics").mkdir(parents=True, exist_ok=True)
     api.put(serve_schema(deployed, home, settings))
     names = [*(application_name(task) for task in deployed.models), GATEWAY]

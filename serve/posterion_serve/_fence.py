@@ -12,9 +12,9 @@ What is rewritten:
   talks to HAProxy over its private admin socket;
 * every remaining ``bind`` on all interfaces is put on 127.0.0.1; any other address than loopback
   or a Unix socket is refused, so that a new listener in a later Serve cannot slip through;
-* the list of routes, which Serve answers to anybody, is left to the application, which asks for a
-  key;
-* HAProxy's own answers (no replica, timeout, bad request) are problem+json with the right status.
+* the list of routes, which Serve tells anybody, is not told;
+* failures that HAProxy or Serve answer by themselves (no replica, timeout, bad request) are
+  problem+json with the right status.
 
 It runs as a bare script under ``python -I -S``: only the standard library, nothing of Posterion.
 """
@@ -36,6 +36,7 @@ LOOPBACK = "127.0.0.1"
 PR_SET_PDEATHSIG = 1
 REASONS = {
     400: ("Bad Request", "The request is not well-formed HTTP."),
+    404: ("Not Found", "Nothing is at this address. See /docs."),
     408: ("Request Timeout", "The request did not arrive completely in time; send it again."),
     500: ("Internal Server Error", "The gateway failed; its log has the reason."),
     502: ("Bad Gateway", "The replica that had the request ended before answering; send it again."),
@@ -45,14 +46,24 @@ REASONS = {
     ),
     504: ("Gateway Timeout", "The application did not answer in time."),
 }
+SERVE_FAILURES = (500, 503, 504)
+"""Answered in plain text by Serve itself; the application's own answers are never that."""
 _BIND = re.compile(r"^(?P<indent>\s*bind\s+)(?P<address>\S+)(?P<rest>.*)$")
+
+
+def problem(status: int) -> str:
+    """The problem details of a failure outside the application."""
+    title, detail = REASONS[status]
+    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
+
+
+def _page(error_dir: str, status: int) -> str:
+    return f"content-type application/problem+json file {error_dir}/{status}.json"
 
 
 def error_page(status: int) -> str:
     """The raw HTTP answer that HAProxy gives by itself for ``status``."""
-    title, detail = REASONS[status]
-    problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    body = json.dumps(problem)
+    title, body = REASONS[status][0], problem(status)
     retry = "Retry-After: 1\r\n" if status in (502, 503) else ""
     return (
         f"HTTP/1.1 {status} {title}\r\nContent-Type: application/problem+json\r\n"
@@ -90,11 +101,18 @@ def fence(config: str, error_dir: str) -> str:
         words = line.split()
         if words and not line[0].isspace() and words[0] in SECTIONS:
             dropping = " ".join(words[:2]) in OPEN_SECTIONS
-        if dropping or words[:1] == ["errorfile"]:
+        if dropping or words[:1] == ["errorfile"] or words[:2] == ["http-response", "return"]:
             continue
         if words[:2] == ["http-request", "return"] and words[-2:] == ["if", "routes"]:
-            continue
+            line = f"    http-request return status 404 {_page(error_dir, 404)} if routes"
         kept.append(_fenced_bind(line))
+        if words == ["frontend", "http_frontend"]:
+            kept += [
+                f"    http-response return status {status} hdr retry-after 1 "
+                f"{_page(error_dir, status)} if {{ status {status} }} "
+                f"{{ res.hdr(content-type) -m beg text/plain }}"
+                for status in SERVE_FAILURES
+            ]
         if words == ["defaults"]:
             kept += [f"    errorfile {status} {error_dir}/{status}.http" for status in REASONS]
     return "\n".join(_default_backend(kept)) + "\n"
@@ -130,6 +148,7 @@ def main(arguments: Sequence[str]) -> None:
         path = Path(options[options.index("-f") + 1])
         for status in REASONS:
             _replace(path.parent / f"{status}.http", error_page(status))
+            _replace(path.parent / f"{status}.json", problem(status))
         _replace(path, fence(path.read_text(), str(path.parent)))
     # Serve's proxy actor may be killed outright; HAProxy must not outlive it.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from posterion_serve._backend import Backend
 from posterion_serve._config import LimitsSection, QuotaSection
 from posterion_serve._errors import HttpError, from_exception
 from posterion_serve._keys import KeyStore
@@ -230,6 +231,15 @@ async def send_json(send: Send, body: bytes, status: int = 200) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+async def _live(receive: Receive, send: Send) -> None:
+    """Take part in ASGI's lifespan without anything to prepare or to clean up."""
+    while True:
+        kind = (await receive())["type"]
+        await send({"type": f"{kind}.complete"})
+        if kind == "lifespan.shutdown":
+            return
+
+
 class TaskEndpoint:
     """The ASGI application of one task's address, without a router before it.
 
@@ -238,12 +248,18 @@ class TaskEndpoint:
         limits: Bounds of one request.
     """
 
-    def __init__(self, backend: Any, limits: LimitsSection) -> None:
+    def __init__(self, backend: Backend, limits: LimitsSection) -> None:
         self._backend = backend
         self._limits = limits
+        self._path = f"/v1/tasks/{backend.info.name}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer ``POST /v1/tasks/{task}``."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+            return
+        if scope["path"] != self._path:
+            raise HttpError(404, f"Nothing is at {scope['path'][:200]}. See /docs.")
         if scope["method"] != "POST":
             raise HttpError(
                 405, f"{scope['method']} is not answered here; use POST.", headers={"allow": "POST"}

@@ -53,9 +53,7 @@ async def test_a_batch_is_answered_in_order(client, predictors):
 
 async def test_concurrent_requests_get_their_own_answers(client, predictors):
     texts = [f"{'good ' * (n % 7)}film {'bad ' * (n % 5)}{n}" for n in range(40)]
-    responses = await asyncio.gather(
-        *(client.post(ASK, json={"text": text}) for text in texts)
-    )
+    responses = await asyncio.gather(*(client.post(ASK, json={"text": text}) for text in texts))
     answers = [response.json()["answer"] for response in responses]
     expected = predictors.sentiment.predict([{"text": text} for text in texts])
     assert answers == pytest.approx([row.answer for row in expected], abs=1e-6)
