@@ -235,6 +235,8 @@ def test_hub_names_that_do_not_exist(hub: str) -> None:
 def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from huggingface_hub import constants
 
+    # The hub's library tries again several times, waiting longer each time.
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(DataError, match="the hub cannot be reached"):

@@ -154,6 +154,8 @@ class _Division:
     def take(self, name: str, hold_out: HoldOut) -> None:
         """Assign the rows of one part."""
         rows = np.flatnonzero(self.part == "train")
+        if not len(rows):
+            self._empty(name, "the other parts took every row")
         if hold_out.column is not None:
             chosen = self._by_column(name, hold_out, rows)
             how = f"no row left has {hold_out.column} {hold_out.fold}"

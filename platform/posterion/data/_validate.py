@@ -155,11 +155,12 @@ def _check(
 def _content_checks(values: pa.Array, column: Column) -> Iterator[tuple[str, BoolArray, str]]:
     """Problem kind, mask and wording of each check on values of the right type."""
     if column.type in ("float", "int"):
+        finite = _mask(pc.is_finite(values))
         if column.minimum is not None:
-            low = _mask(pc.less(values, column.minimum))
+            low = _mask(pc.less(values, column.minimum)) & finite
             yield "out_of_range", low, f"less than {column.minimum:g}"
         if column.maximum is not None:
-            high = _mask(pc.greater(values, column.maximum))
+            high = _mask(pc.greater(values, column.maximum)) & finite
             yield "out_of_range", high, f"more than {column.maximum:g}"
     if column.type == "string":
         if not column.allow_empty:

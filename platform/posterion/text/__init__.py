@@ -1,6 +1,5 @@
-"""Text: tokenizers and normalisation."""
+"""Text: tokenizers."""
 
-from posterion.text._normalize import normalized_key
 from posterion.text._tokenizer import Tokenizer
 
-__all__ = ["Tokenizer", "normalized_key"]
+__all__ = ["Tokenizer"]
