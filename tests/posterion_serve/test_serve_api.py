@@ -218,8 +218,11 @@ async def test_an_unknown_task_names_the_nearest(client):
     assert "'sentiment'" in problem["detail"]
 
 
-async def test_an_unknown_address_is_404(client):
+async def test_an_unknown_address_is_404(client, make_client):
     check_problem(await client.get("/v1/nothing"), 404)
+    async with make_client(task_only=True) as direct:
+        for one in (client, direct):
+            check_problem(await one.post(f"{ASK}/more", json={"text": "good"}), 404)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
