@@ -82,4 +82,6 @@ async def run(
 
     await asyncio.gather(*(client(first) for first in range(clients)))
     load.seconds = time.perf_counter() - begun
+    if not load.latencies:
+        raise RuntimeError(f"no request for {path} on port {port} was answered with 200")
     return load

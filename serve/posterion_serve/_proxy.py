@@ -18,6 +18,7 @@ from posterion import ServiceError
 from posterion.config import Home
 
 HAPROXY_THREADS = 1
+DRAINING_S = 2
 INNER_PORTS = 1100
 """Distance of Serve's inner ports from the gateway's."""
 INNER_LOW = 20_000
@@ -109,6 +110,9 @@ def serve_environment(home: Home, port: int) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "state"),
+        # HAProxy is told at once which replicas are leaving; by default a replica stays for half a
+        # minute in case that somebody else balances the load.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(HAPROXY_THREADS),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first + 1),
