@@ -6,8 +6,10 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -161,6 +163,23 @@ def test_failed_start_stops_what_it_started(
     assert "gateway ended before it was ready" in err
     assert "No module named no_such_module" in err
     assert leftovers(home) == []
+
+
+def test_terminated_start_is_undone(
+    home: Home,
+    services: list[FileServer],
+    run: Run,
+    ports: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def endless(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(600)
+
+    monkeypatch.setattr(services[1], "start", endless)
+    assert run("up", *ports)[0] == 130
+    assert leftovers(home) == []
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_failed_start_keeps_what_ran_before(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -49,7 +51,7 @@ def bring_up(overrides: Sequence[str], note: Note) -> list[Health]:
     """
     home = Home.current()
     home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _only_one(home):
+    with _only_one(home), _terminable():
         services = load_services()
         settings = _changed_settings(home, services, overrides)
         environment = merged_environment(services, home, settings)
@@ -82,15 +84,17 @@ def bring_down(note: Note) -> Stopped:
         services = load_services()
         before = {health.name: health.state for health in ask_all(services, home, settings)}
         for service in reversed(services):
-            note(service.name, "stopping", final=False)
+            ran = before[service.name] != "down"
+            if ran:
+                note(service.name, "stopping", final=False)
             try:
-                service.stop(home, settings)
+                service.stop(home, settings)  # also what a dead one may have left
             except PosterionError as error:
                 left.append(f"{service.name}: {error}")
                 continue
-            if before[service.name] != "down":
+            if ran:
                 stopped.append(service.name)
-            note(service.name, "down", final=True)
+                note(service.name, "down", final=True)
         for health in ask_all(services, home, settings):
             if health.state != "down":
                 left.append(f"{health.name}: still {health.state} at {health.address}")
@@ -171,6 +175,23 @@ def _undo(started: Sequence[Service], home: Home, settings: PlatformSettings, no
         with contextlib.suppress(PosterionError):  # the first error is the one to tell
             service.stop(home, settings)
             note(service.name, "down", final=True)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, so that what was begun is undone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+
+    def interrupt(signal_number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _KEPT_LOGS = 3
 _TAIL_LINES = 15
 _KILL_WAIT_S = 10.0
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(kw_only=True)
@@ -149,7 +151,7 @@ class ManagedProcess:
         self.record_path.unlink(missing_ok=True)
 
     def tail(self, lines: int = _TAIL_LINES) -> list[str]:
-        """The last lines of the log."""
+        """The last lines of the log, without colours."""
         try:
             with self.log_path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -157,7 +159,7 @@ class ManagedProcess:
                 text = file.read().decode("utf-8", errors="replace")
         except FileNotFoundError:
             return []
-        return text.splitlines()[-lines:]
+        return _COLOUR.sub("", text).splitlines()[-lines:]
 
     def _log_end(self) -> str:
         tail = self.tail()
