@@ -16,9 +16,10 @@ _logger = logging.getLogger(__name__)
 
 _DEFAULTS = {
     # MLflow's own default is 7 tries over minutes; waiting is decided by the caller here.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "False",
 }
@@ -82,12 +83,17 @@ def persistently(function: Callable[[], T], *, uri: str, doing: str, patience: f
     """
     deadline = time.monotonic() + patience
     pause = _FIRST_PAUSE_S
+    first = True
     while True:
         try:
             return function()
         except Exception as error:
             if isinstance(error, PosterionError) or not is_mlflow_error(error):
                 raise
+            if first and status_of(error) is None:
+                # A kept-alive connection may have died with an earlier server.
+                first = False
+                continue
             if not is_passing(error) or time.monotonic() + pause > deadline:
                 raise _translated(error, uri=uri, doing=doing, patience=patience) from error
             _logger.warning(

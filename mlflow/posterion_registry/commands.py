@@ -37,7 +37,7 @@ def list_models(as_json: bool) -> None:
     from posterion_registry import _views
 
     found = _registry().list()
-    emit([model.to_dict() for model in found], _views.model_list(found), as_json)
+    emit({"models": [model.to_dict() for model in found]}, _views.model_list(found), as_json)
 
 
 @models.command(epilog=_MODEL_HELP)
@@ -160,7 +160,7 @@ def predict(model: str, source: str, output: Path | None, as_json: bool) -> None
 
     _answer(predictor, table, keep)
     if as_json or _at_terminal():
-        emit(rows, _views.predictions(rows), as_json)
+        emit({"model": name, "predictions": rows}, _views.predictions(rows), as_json)
 
 
 @click.command(epilog=f"{_MODEL_HELP}, or path:DIR")

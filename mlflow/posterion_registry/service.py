@@ -37,9 +37,25 @@ _SERVER_ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_ENABLE_AI_GATEWAY": "false",
     "MLFLOW_MODEL_CATALOG_URI": "",
-    # The page asks nobody outside, and the log holds errors rather than every request.
+    # The log holds what goes wrong rather than every request.
     "UVICORN_ACCESS_LOG": "false",
     "PYTHONWARNINGS": "ignore",
+    # What somebody has set for a server of their own must neither open this one nor move
+    # its data.
+    "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
+    **dict.fromkeys(
+        (
+            "MLFLOW_SERVER_ALLOWED_HOSTS",
+            "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS",
+            "MLFLOW_UVICORN_OPTS",
+            "MLFLOW_GUNICORN_OPTS",
+            "MLFLOW_STATIC_PREFIX",
+            "MLFLOW_REGISTRY_STORE_URI",
+            "MLFLOW_READ_REPLICA_BACKEND_STORE_URI",
+            "MLFLOW_DEFAULT_ARTIFACT_ROOT",
+        ),
+        "",
+    ),
 }
 
 

@@ -165,6 +165,30 @@ def test_it_runs_without_pickle_and_telemetry(server: Server) -> None:
     assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
+def test_settings_of_other_servers_do_not_open_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE", "true")
+    monkeypatch.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", "*")
+    monkeypatch.setenv("MLFLOW_UVICORN_OPTS", "--host 0.0.0.0")
+    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "file:///elsewhere")
+    settings = PlatformSettings.model_validate({"registry": {"port": _free_port()}})
+    server = Server(Home(tmp_path), settings, RegistryService())
+    server.start()
+    try:
+        test_it_listens_on_loopback_only(server)
+        test_a_foreign_host_header_is_refused(server)
+        tracker = RunTracker(server.uri, tmp_path / "run")
+        tracker.wait_run_id(60)
+        tracker.close()
+        from posterion_registry._client import connect
+
+        uri = connect(server.uri).get_run(tracker.run_id).info.artifact_uri
+        assert uri.startswith("mlflow-artifacts:/")
+    finally:
+        server.stop()
+
+
 def test_a_foreign_host_header_is_refused(server: Server) -> None:
     server.start()
     request = urllib.request.Request(
