@@ -169,7 +169,9 @@ class Engine:
 
         weights: dict[str, Tensor] = {}
         for name, parameter in self.model.named_parameters():
-            value = parameter if self._stage == 0 else safe_get_full_fp32_param(parameter)
+            # A frozen parameter (a pooler that nothing uses) has no master copy below stage 3.
+            own = self._stage == 0 or (self._stage < 3 and not parameter.requires_grad)
+            value = parameter if own else safe_get_full_fp32_param(parameter)
             if self._gang.rank == 0:
                 weights[name] = value.detach().to("cpu", torch.float32, copy=True)
         if self._gang.rank != 0:
