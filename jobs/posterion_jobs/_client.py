@@ -50,7 +50,8 @@ class JobsClient:
         target.require()  # in seconds, and in our words; importing Ray takes longer
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.ERROR)
+        for handler in logging.getLogger("ray").handlers:  # uploads, closed connections ...
+            handler.setLevel(logging.ERROR)
         self.target = target
         with _own_address(), _translated(target):
             self._client = JobSubmissionClient(target.url, headers=target.headers)

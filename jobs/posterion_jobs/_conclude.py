@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from posterion.tasks import Task
     from posterion.trust import Calibration
     from posterion_registry import Registry
+
+INTERVALS = "intervals_95"
+"""Key of the bootstrap intervals in ``metrics.json``."""
 
 MEASURED = ("test", "validation")
 """Parts that figures are given for; the card quotes the first that exists."""
@@ -55,7 +59,8 @@ class Concluding:
         predictor = Predictor.from_model_dir(Path(self.training["best_model_dir"]))
         calibration = self._calibrate(predictor)
         write_json(self.evaluation_dir / "calibration.json", calibration.to_json())
-        figures: dict[str, dict[str, Any]] = {}
+        metrics: dict[str, Any] = {}
+        intervals: dict[str, Any] = {}
         distributions = {}
         for part in self._measured_parts():
             table = read_part(self.folder, part)
@@ -63,23 +68,28 @@ class Concluding:
             measured = measure(
                 self.task, distributions[part], table, calibration, seed=self.recipe.seed
             )
-            figures[part] = {name: figure.to_dict() for name, figure in measured.items()}
-        write_json(self.evaluation_dir / "metrics.json", figures)
+            metrics[part] = {name: finite(figure.value) for name, figure in measured.items()}
+            intervals[part] = {
+                name: [finite(figure.lower), finite(figure.upper)]
+                for name, figure in measured.items()
+            }
+        write_json(self.evaluation_dir / "metrics.json", {**metrics, INTERVALS: intervals})
         self._keep_predictions(distributions, calibration)
         first = self._measured_parts()[0]
         pictures = self._draw(distributions[first], read_part(self.folder, first), calibration)
-        metric = self.task.metric
-        found = {
-            f"{first} {name}": figures[first][name]["value"]
-            for name in (metric, "coverage")
-            if name in figures[first]
-        }
+        shown = [name for name in (self.task.metric, "coverage") if name in metrics[first]]
         return {
-            "metrics": flatten(figures),
+            "metrics": flatten(metrics),
             "pictures": [str(path) for path in pictures],
             "measured": first,
-            "found": found,
+            "found": {f"{first} {name}": metrics[first][name] for name in shown},
         }
+
+    def evaluation_still_there(self, result: Mapping[str, Any]) -> bool:
+        """Whether what an earlier submission measured is complete."""
+        names = ("calibration.json", "metrics.json", "predictions.parquet")
+        paths = [*(self.evaluation_dir / name for name in names), *map(Path, result["pictures"])]
+        return all(path.is_file() for path in paths)
 
     def _measured_parts(self) -> list[str]:
         return [part for part in MEASURED if part in self.data["rows"]]
@@ -156,7 +166,7 @@ class Concluding:
             CardFacts(
                 name=registry.name if registry else self.folder.path.name,
                 task=self.task,
-                figures={name: _figure(values) for name, values in metrics[measured].items()},
+                figures=_figures(metrics[measured], metrics[INTERVALS][measured]),
                 measured_on=f"{measured} ({self.data['rows'][measured]:,} rows)",
                 calibration=calibration,
                 rows=self.data["rows"],
@@ -208,24 +218,33 @@ class Concluding:
         return tags
 
 
-def flatten(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """``{"test": {"rmse": {"value": 0.5}}}`` as ``{"test.rmse": 0.5}``; undefined ones left out."""
+def flatten(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:
+    """``{"test": {"rmse": 0.5}}`` as ``{"test.rmse": 0.5}``; undefined ones left out."""
     return {
-        f"{part}.{name}": float(figure["value"])
-        for part, by_name in figures.items()
-        for name, figure in by_name.items()
-        if figure["value"] is not None
+        f"{part}.{name}": value
+        for part, by_name in metrics.items()
+        for name, value in by_name.items()
+        if value is not None
     }
 
 
-def _figure(values: Mapping[str, float | None]) -> Figure:
+def finite(value: float) -> float | None:
+    """JSON has no NaN: what is undefined becomes null."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _figures(
+    values: Mapping[str, float | None], bounds: Mapping[str, list[float | None]]
+) -> dict[str, Figure]:
     from posterion.inference import Figure
 
-    def number(name: str) -> float:
-        value = values[name]
-        return float("nan") if value is None else value
+    def number(value: float | None) -> float:
+        return math.nan if value is None else value
 
-    return Figure(number("value"), number("lower"), number("upper"))
+    return {
+        name: Figure(number(value), *(number(bound) for bound in bounds[name]))
+        for name, value in values.items()
+    }
 
 
 def _with_column(table: Any, name: str, values: Any) -> Any:

@@ -126,7 +126,6 @@ class Forwarder:
             kind = event.pop("event")
         except (ValueError, KeyError, AttributeError):
             return  # half a line of a worker that was killed while it wrote
-        event.pop("time", None)
         self._emit(kind, **event)
         if kind == "step":
             figures = {

@@ -56,7 +56,7 @@ class GangBackend(_TorchBackend):  # type: ignore[misc]
                 _join,
                 backend=backend_config.backend,
                 path=str(meeting_path),
-                rank=rank,
+                number=rank,
                 size=size,
                 timeout_s=backend_config.timeout_s,
             )
@@ -71,7 +71,7 @@ def _node_address() -> str:
     return str(ray.util.get_node_ip_address())
 
 
-def _join(*, backend: str, path: str, rank: int, size: int, timeout_s: int) -> None:
+def _join(*, backend: str, path: str, number: int, size: int, timeout_s: int) -> None:
     """Become a member of the process group; runs in the worker."""
     import ray.train
     import torch.distributed as dist
@@ -89,7 +89,7 @@ def _join(*, backend: str, path: str, rank: int, size: int, timeout_s: int) -> N
     dist.init_process_group(
         backend,
         init_method=f"file://{path}",
-        rank=rank,
+        rank=number,
         world_size=size,
         timeout=timedelta(seconds=timeout_s),
     )

@@ -7,11 +7,19 @@ in the run's folder; Ray Train only starts the workers again, and they go on fro
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posterion import PosterionError, WorkError
+from posterion import (
+    ArtifactError,
+    DataError,
+    Interrupted,
+    PosterionError,
+    RequestError,
+    WorkError,
+)
 from posterion_jobs._events import Emitter
 from posterion_jobs._forward import Forwarder, Tracker
 from posterion_jobs._runs import RunFolder, read_json, write_json
@@ -35,13 +43,15 @@ def train(
     """
     folder = RunFolder(spec.run_dir)
     result_path = _result_path(spec.run_dir)
-    result_path.unlink(missing_ok=True)
+    for path in (result_path, _failure_path(spec.run_dir)):
+        path.unlink(missing_ok=True)
     with Forwarder(_reports_path(spec.run_dir), emit=emit, tracker=tracker):
         if engine.workers:
             _train_on_ray(spec, engine)
         else:
             _train_here(spec, engine)
     if not result_path.exists():
+        _raise_failure(spec.run_dir)
         if folder.stop_path.exists():
             raise Stopped
         raise WorkError(
@@ -68,7 +78,9 @@ def _train_on_ray(spec: TrainingSpec, engine: EngineSection) -> None:
     if not ray.is_initialized():
         # Ray would end the process on SIGTERM; the job's own handler asks for a checkpoint.
         handler = signal.getsignal(signal.SIGTERM)
-        ray.init(log_to_driver=True)
+        # Helpers that Ray Train starts look for "the" cluster of the machine unless told.
+        told = {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]} if "RAY_ADDRESS" in os.environ else {}
+        ray.init(logging_level=logging.WARNING, runtime_env={"env_vars": told})
         signal.signal(signal.SIGTERM, handler)
     _require_resources(engine)
     threads = str(max(1, int(engine.cpus_per_worker)))
@@ -96,7 +108,8 @@ def _train_on_ray(spec: TrainingSpec, engine: EngineSection) -> None:
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        raise WorkError(_failure(error, engine)) from error
+        _raise_failure(spec.run_dir)
+        raise WorkError(_describe(error, engine)) from error
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -104,7 +117,16 @@ def _worker(config: dict[str, Any]) -> None:
     from posterion.training import TorchGang, TrainingSpec
 
     set_threads(config["cpus"])
-    _fit(TrainingSpec.from_json(config["spec"]), TorchGang())
+    spec = TrainingSpec.from_json(config["spec"])
+    failure_path = _failure_path(spec.run_dir)
+    if failure_path.exists():
+        return
+    try:
+        _fit(spec, TorchGang())
+    except PosterionError as error:
+        # It would come again: the workers that Ray Train starts in our place only look here.
+        write_json(failure_path, {"kind": type(error).__name__, "message": str(error)})
+        raise
 
 
 def _fit(spec: TrainingSpec, gang: Any) -> None:
@@ -113,7 +135,12 @@ def _fit(spec: TrainingSpec, gang: Any) -> None:
 
     first = gang.rank == 0
     listener = JsonLinesListener(_reports_path(spec.run_dir)) if first else NullListener()
-    result = fit(spec, gang, listener)
+    stop_path = RunFolder(spec.run_dir).stop_path
+    try:
+        result = fit(spec, gang, listener, should_stop=stop_path.exists)
+    except Interrupted:
+        stop_path.touch()
+        return
     if first:
         write_json(_result_path(spec.run_dir), result.to_dict())
 
@@ -141,23 +168,33 @@ def _require_resources(engine: EngineSection) -> None:
             )
 
 
-def _failure(error: Exception, engine: EngineSection) -> str:
-    """The workers' own reason, where they gave one."""
+def _raise_failure(run_dir: Path) -> None:
+    """Raise what a worker said was wrong with the request or the work, if one did."""
+    path = _failure_path(run_dir)
+    if path.exists():
+        failure = read_json(path)
+        kinds = {kind.__name__: kind for kind in (DataError, RequestError, ArtifactError)}
+        raise kinds.get(failure["kind"], WorkError)(failure["message"])
+
+
+def _describe(error: Exception, engine: EngineSection) -> str:
+    """What Ray Train says of the workers that failed once too often."""
     failures = getattr(error, "worker_failures", None) or {}
     for rank, failure in sorted(failures.items()):
-        cause = getattr(failure, "cause", None) or failure
-        if isinstance(cause, PosterionError):
-            return str(cause)
-        first_line = (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
+        lines = str(failure).strip().splitlines() or [type(failure).__name__]
         return (
-            f"Worker {rank} failed: {first_line} The training was restarted up to "
-            f"engine.max_failures = {engine.max_failures} times."
+            f"Worker {rank} of the training failed, after as many new starts as "
+            f"engine.max_failures = {engine.max_failures} allows: {lines[-1]}"
         )
-    return f"The training failed: {str(error).strip().splitlines()[-1]}"
+    return f"The training failed: {(str(error).strip().splitlines() or ['no reason'])[-1]}"
 
 
 def _reports_path(run_dir: Path) -> Path:
     return run_dir / "training.jsonl"
+
+
+def _failure_path(run_dir: Path) -> Path:
+    return run_dir / "fit-failure.json"
 
 
 def _result_path(run_dir: Path) -> Path:

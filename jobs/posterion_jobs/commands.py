@@ -184,12 +184,15 @@ def _after_submission(
 ) -> None:
     """Follow a run that was just submitted, and end with its result."""
     from posterion.cli.render import console
+    from posterion_jobs._events import parse_event
 
     notes = console(stderr=as_json)
     notes.print(f"Run {view.id} {verb}.")
     if not detach:
         with _detaching(view):
-            _show_lines(client.follow(view.submissions[-1]), as_json=False, to_stderr=as_json)
+            # What Ray and its workers write beside the events is for `jobs logs`.
+            events = (line for line in client.follow(view.submissions[-1]) if parse_event(line))
+            _show_lines(events, as_json=False, to_stderr=as_json)
             _wait_ended(client, view.submissions[-1], 15.0)
         view = _find(view.id, home, client.target, client)
     elif not as_json:

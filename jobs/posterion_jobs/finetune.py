@@ -63,14 +63,12 @@ def run(
     """
     from posterion.config import Home
     from posterion.tasks import create_task
-    from posterion_jobs._training import set_threads, train
 
     tracker = tracker or NoTracker()
     folder = RunFolder(Path(run_dir))
     folder.path.mkdir(parents=True, exist_ok=True)
     stages = Stages(folder, emit)
     _log_settings(tracker, recipe)
-    set_threads(recipe.engine.cpus_per_worker * max(1, recipe.engine.workers))
 
     model = stages.run(
         "model", lambda: prepare.find_model(recipe, registry), valid=prepare.model_still_there
@@ -89,11 +87,17 @@ def run(
         valid=prepare.encodings_still_there,
     )
     spec = _spec(recipe, task, folder, model, encoded)
-    training = stages.run("train", lambda: _train(spec, recipe, emit, tracker, train))
+    training = stages.run(
+        "train",
+        lambda: _train(spec, recipe, emit, tracker),
+        valid=lambda result: Path(result["best_model_dir"]).is_dir(),
+    )
     concluding = Concluding(
         recipe=recipe, task=task, folder=folder, model=model, data=data, training=training
     )
-    evaluation = stages.run("evaluate", concluding.evaluate)
+    evaluation = stages.run(
+        "evaluate", lambda: _evaluate(concluding), valid=concluding.evaluation_still_there
+    )
     tracker.log_metrics(evaluation["metrics"], step=int(training["steps"]))
     for path in (folder.artifacts_dir / "validation.json", *map(Path, evaluation["pictures"])):
         tracker.log_artifact(path)
@@ -124,16 +128,25 @@ def _spec(recipe: Recipe, task: Task[Any, Any], folder: RunFolder, model: Any, e
     )
 
 
-def _train(
-    spec: Any, recipe: Recipe, emit: Emitter, tracker: Tracker, train: Any
-) -> dict[str, Any]:
-    result: dict[str, Any] = train(spec, recipe.engine, emit=emit, tracker=tracker)
+def _train(spec: Any, recipe: Recipe, emit: Emitter, tracker: Tracker) -> dict[str, Any]:
+    from posterion_jobs._training import train
+
+    result = train(spec, recipe.engine, emit=emit, tracker=tracker)
     found = {
         "steps": result["steps"],
         f"best {result['metric']}": result["best_metric"],
         "tokens/s": round(result["tokens_per_second"]),
     }
     return {**result, "found": found}
+
+
+def _evaluate(concluding: Concluding) -> dict[str, Any]:
+    """On as many threads as all workers together had: the recipe alone decides the figures."""
+    from posterion_jobs._training import set_threads
+
+    engine = concluding.recipe.engine
+    set_threads(engine.cpus_per_worker * max(1, engine.workers))
+    return concluding.evaluate()
 
 
 def _register(

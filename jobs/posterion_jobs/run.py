@@ -39,6 +39,7 @@ REGISTRY_PATIENCE_S = 900.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run or continue one run; returns the exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     names = list(sys.argv[1:] if arguments is None else arguments)
     if len(names) != 1:
         print("usage: python -m posterion_jobs.run RUN", file=sys.stderr)  # noqa: T201
