@@ -13,12 +13,19 @@ IntArray = np.ndarray[Any, np.dtype[np.int64]]
 UintArray = np.ndarray[Any, np.dtype[np.uint64]]
 
 
+_ODD_SPACE = r"  |[\t\n\v\f\r\x{85}\x{1680}\x{2028}\x{2029}]"
+"""More than one space, or a kind of space that NFKC leaves as it is."""
+
+
 def normalized_texts(column: pa.ChunkedArray) -> pa.Array:
     """Texts without differences of case, spacing and Unicode form (NFKC)."""
     texts = column.cast(pa.large_string())
     texts = pc.utf8_lower(pc.utf8_normalize(texts, form="NFKC"))
-    texts = pc.replace_substring_regex(texts, r"[\s\pZ]+", " ")
-    return pc.utf8_trim_whitespace(texts).combine_chunks()
+    texts = pc.utf8_trim_whitespace(texts).combine_chunks()
+    # Few texts have other than single plain spaces; finding those costs a tenth of replacing.
+    odd = pc.match_substring_regex(texts, _ODD_SPACE).fill_null(False)
+    spaced = pc.replace_substring_regex(texts.filter(odd), r"[\s\pZ]+", " ")
+    return pc.replace_with_mask(texts, odd, spaced)
 
 
 def row_keys(table: pa.Table, columns: Sequence[str]) -> pa.Array | None:

@@ -186,7 +186,8 @@ class _Division:
         """Unit of each row of all tables laid end to end."""
         codes = []
         if self.key_columns:
-            keys = [_keys.row_keys(part, self.key_columns) for part in tables]
+            keys = [_keys.row_keys(part, self.key_columns) for part in tables[:-1]]
+            keys.append(self.keys)
             codes.append(_keys.codes_of(pa.concat_arrays(keys)))
         if self.section.group:
             groups = [_texts(part, self.section.group) for part in tables]

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -32,9 +31,6 @@ COMPANION_FILES = (
 )
 """Files beside ``tokenizer.json`` by which other libraries recognise the tokenizer."""
 
-_fork_lock = threading.Lock()
-_fork_guarded = False
-
 
 class Tokenizer:
     """Texts to token ids and to overlapping windows of them.
@@ -50,7 +46,6 @@ class Tokenizer:
         self.pad_id = pad_id
         """Id that fills batches; masked out wherever it stands."""
         self._prefix, self._suffix = _special_tokens(backend)
-        _guard_forks()
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -206,32 +201,3 @@ def _special_tokens(backend: Any) -> tuple[list[int], list[int]]:
     mask = encoding.special_tokens_mask
     before = next((i for i, special in enumerate(mask) if not special), 0)
     return encoding.ids[:before], encoding.ids[before + len(plain) :]
-
-
-def _guard_forks() -> None:
-    """Let a forked child tokenize serially, in silence, if nothing else was asked for.
-
-    The library's threads do not survive a fork. Left alone it notices in the child, prints a
-    warning and goes serial; told so before the fork, it just does.
-    """
-    global _fork_guarded
-    with _fork_lock:
-        if _fork_guarded:
-            return
-        _fork_guarded = True
-        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
-
-
-_VARIABLE = "TOKENIZERS_PARALLELISM"
-_set_by_us = threading.local()
-
-
-def _before_fork() -> None:
-    _set_by_us.value = _VARIABLE not in os.environ
-    if _set_by_us.value:
-        os.environ[_VARIABLE] = "false"
-
-
-def _after_fork_in_parent() -> None:
-    if getattr(_set_by_us, "value", False):
-        os.environ.pop(_VARIABLE, None)
