@@ -12,6 +12,7 @@ from posterion.cli.services import Check, Health
 
 if TYPE_CHECKING:
     from posterion.config import Home, PlatformSettings
+    from posterion_serve._rest import ServeApi
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 120.0
@@ -45,24 +46,22 @@ class GatewayService:
 
         ensure_local_key(home)
         api = ServeApi.local(settings, environment)
-        if not _answers(settings) or not api.details().get("proxies"):
+        if not api.details().get("proxies"):
             require_free_port(settings.gateway.port, self.name)
             write_fence(home)
             metrics_dir = home.path / "serve" / "metrics"
             shutil.rmtree(metrics_dir, ignore_errors=True)  # figures of ended processes
             metrics_dir.mkdir(parents=True)
             api.put(serve_schema(Deployed.read(home), home, settings))
-        _wait_for_proxy(settings)
+        _wait_for_proxy(settings, api)
         self._wait_for_app(home, api)
 
     @staticmethod
-    def _wait_for_app(home: Home, api: object) -> None:
+    def _wait_for_app(home: Home, api: ServeApi) -> None:
         """Wait for the app; one that fails leaves the platform up and its health degraded."""
         from posterion_serve._deploy import Deployed, wait_until_running
         from posterion_serve._names import GATEWAY, application_name
-        from posterion_serve._rest import ServeApi
 
-        assert isinstance(api, ServeApi)
         deployed = Deployed.read(home)
         if deployed is None:
             return
@@ -117,24 +116,28 @@ class GatewayService:
 
 
 def _answers(settings: PlatformSettings) -> bool:
-    """Whether the proxy answers its own health check."""
+    """Whether the proxy answers its own health check; 503 as long as there is no app."""
     import httpx
 
     url = f"http://{HOST}:{settings.gateway.port}/-/healthz"
     try:
         with httpx.Client(trust_env=False, timeout=3.0) as client:
-            return client.get(url).text.strip('"') == "success"
+            return client.get(url).status_code in (200, 503)
     except httpx.HTTPError:
         return False
 
 
-def _wait_for_proxy(settings: PlatformSettings) -> None:
+def _wait_for_proxy(settings: PlatformSettings, api: ServeApi) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not _answers(settings):
+    while True:
+        proxies = api.details().get("proxies", {}).values()
+        healthy = [proxy["status"] == "HEALTHY" for proxy in proxies]
+        if healthy and all(healthy) and _answers(settings):
+            return
         if time.monotonic() > deadline:
             raise ServiceError(
                 f"Serve's proxy does not answer on port {settings.gateway.port} after "
-                f"{START_TIMEOUT_S:g} s. Its log is in Ray's folder, serve/haproxy*.log; "
+                f"{START_TIMEOUT_S:g} s. Its log is in Ray's folder, serve/proxy*.log; "
                 f"`posterion doctor` looks for HAProxy."
             )
         time.sleep(0.2)
