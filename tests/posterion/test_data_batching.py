@@ -92,6 +92,7 @@ def test_odd_numbers_of_single_rows_are_paired_shortest_first() -> None:
     assert plan.num_steps == 2
 
 
+@settings(deadline=None)
 @given(lengths=LENGTHS, batch_tokens=st.integers(16, 2000))
 def test_evaluation_batches(lengths: np.ndarray, batch_tokens: int) -> None:
     batches = evaluation_batches(lengths, batch_tokens)
@@ -106,6 +107,7 @@ def test_evaluation_of_nothing() -> None:
     assert evaluation_batches(np.array([], dtype=np.int64), 100) == []
 
 
+@settings(deadline=None)
 @given(
     rows=st.lists(st.lists(st.integers(1, 9), max_size=7), min_size=1, max_size=9),
     multiple_of=st.sampled_from([1, 4, 8]),

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posterion import DataError
@@ -152,6 +152,7 @@ def test_unknown_formats(tmp_path: Path) -> None:
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=20)
 
 
+@settings(deadline=None)
 @given(rows=st.lists(st.tuples(TEXTS, TEXTS | st.none()), min_size=1, max_size=8))
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_written_tables_read_back_the_same(

@@ -101,7 +101,7 @@ def test_truncation_and_padding_of_the_file_are_off(tiny: Tokenizer) -> None:
     max_length=st.integers(4, 20),
     stride=st.integers(0, 16),
 )
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_windows_are_exact(tiny: Tokenizer, texts: list[str], max_length: int, stride: int) -> None:
     if stride >= max_length - 2:
         with pytest.raises(DataError, match=r"raise data\.max_length"):
