@@ -80,7 +80,7 @@ class BatchPlan:
         group = self.world_size * self.accumulation
         tokens = self._padded(micro_batches)
         order = rng.permutation(len(micro_batches))
-        if self.world_size > 1:
+        if group > 1:  # alike however the group divides into workers and accumulation
             pool = np.arange(len(order)) // (_POOL_STEPS * group)
             order = order[np.lexsort((-tokens[order], pool))]
         steps = order.reshape(-1, group)

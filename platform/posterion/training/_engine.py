@@ -61,6 +61,12 @@ class Engine:
         self._gang = gang
         self._groups = groups
         self._skeleton = copy.deepcopy(model).to("meta")
+        # DeepSpeed keeps no fp32 copy of what is not trained (a pooler that nothing uses).
+        self._frozen = {
+            name: parameter.detach().to("cpu", copy=True)
+            for name, parameter in model.named_parameters()
+            if not parameter.requires_grad
+        }
         self._bf16 = engine.precision == "bf16"
         self._stage = 1 if self._bf16 and engine.zero == 0 else engine.zero
         self._clipping = optimization.gradient_clipping or _NO_CLIPPING
@@ -169,13 +175,14 @@ class Engine:
 
         weights: dict[str, Tensor] = {}
         for name, parameter in self.model.named_parameters():
-            # A frozen parameter (a pooler that nothing uses) has no master copy below stage 3.
-            own = self._stage == 0 or (self._stage < 3 and not parameter.requires_grad)
-            value = parameter if own else safe_get_full_fp32_param(parameter)
+            if not parameter.requires_grad:
+                continue
+            value = parameter if self._stage == 0 else safe_get_full_fp32_param(parameter)
             if self._gang.rank == 0:
                 weights[name] = value.detach().to("cpu", torch.float32, copy=True)
         if self._gang.rank != 0:
             return None
+        weights |= self._frozen
         persistent = self._skeleton.state_dict().keys()
         weights |= {
             name: value.detach().to("cpu", copy=True)
