@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,9 +45,9 @@ def load_encoder(
         ArtifactError: A damaged file.
     """
     if isinstance(source, str) and source.startswith("new:"):
-        return _build(_new_config(source), dropout, seed), LoadReport()
+        return build_encoder(_new_config(source), dropout=dropout, seed=seed), LoadReport()
     model_dir = Path(source)
-    encoder = _build(_read_config(model_dir), dropout, seed)
+    encoder = build_encoder(read_config(model_dir), dropout=dropout, seed=seed)
     report = load_weights(
         encoder, read_weights(model_dir), prefix=f"{type(encoder).base_model_prefix}."
     )
@@ -59,7 +61,18 @@ def load_encoder(
     return encoder, report
 
 
-def _build(values: dict[str, Any], dropout: float | None, seed: int) -> PreTrainedModel:
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw torch's random numbers from ``seed`` meanwhile; the generator's state comes back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def build_encoder(
+    values: dict[str, Any], *, dropout: float | None = None, seed: int = 0
+) -> PreTrainedModel:
+    """An encoder with random weights, float32, in evaluation mode, from its configuration."""
     model_type = values.get("model_type")
     if model_type not in ARCHITECTURES:
         raise ModelSourceError(
@@ -73,8 +86,7 @@ def _build(values: dict[str, Any], dropout: float | None, seed: int) -> PreTrain
         config = architecture.config_class.from_dict(values)
     except Exception as error:  # the configuration's own validation, of many kinds
         raise ModelSourceError(f"The model's configuration is wrong: {error}") from error
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         encoder: PreTrainedModel = architecture(config)
     return encoder.float().eval()
 
@@ -87,14 +99,15 @@ def _new_config(source: str) -> dict[str, Any]:
     if path.is_file():
         return _read_json(path)
     if path.is_dir():
-        return _read_config(path)
+        return read_config(path)
     raise ModelSourceError(
         f"Model source {source!r} names neither an architecture ({_NAMES}) "
         f"nor a config.json.{did_you_mean(name, ARCHITECTURES)}"
     )
 
 
-def _read_config(model_dir: Path) -> dict[str, Any]:
+def read_config(model_dir: Path) -> dict[str, Any]:
+    """What a folder's ``config.json`` says."""
     path = model_dir / "config.json"
     if not path.is_file():
         raise ModelSourceError(f"The folder {model_dir} holds no config.json and so no model.")

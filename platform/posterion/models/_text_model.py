@@ -22,7 +22,7 @@ from posterion.models._checkpoints import (
     write_json,
     write_weights,
 )
-from posterion.models._encoders import _build, _read_config, load_encoder
+from posterion.models._encoders import build_encoder, load_encoder, read_config, seeded
 from posterion.models.heads import Head
 from posterion.models.pooling import POOLINGS, create_pooling
 
@@ -80,13 +80,14 @@ class TextModel(nn.Module):
             ArtifactError: A damaged file.
         """
         encoder, report = load_encoder(model_dir, dropout=dropout, seed=seed)
-        model = cls(encoder, num_outputs=num_outputs, pooling=pooling, head_dropout=head_dropout)
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
+        with seeded(seed), torch.no_grad():
+            model = cls(
+                encoder, num_outputs=num_outputs, pooling=pooling, head_dropout=head_dropout
+            )
             for part in (model.pooling, model.head):
                 for parameter in part.parameters():
                     if parameter.dim() > 1:
-                        parameter.normal_(0.0, model.config.initializer_range, generator=generator)
+                        parameter.normal_(0.0, model.config.initializer_range)
                     else:
                         parameter.zero_()
         model.load_report = report
@@ -101,7 +102,7 @@ class TextModel(nn.Module):
             ArtifactError: A damaged file.
         """
         model_dir = Path(model_dir)
-        values = _read_config(model_dir)
+        values = read_config(model_dir)
         settings = values.pop("posterion", None)
         if not isinstance(settings, dict):
             raise ModelSourceError(
@@ -109,7 +110,8 @@ class TextModel(nn.Module):
                 "'posterion'. It is a bare encoder; fine-tune it first, or name a fine-tuned model."
             )
         try:
-            model = cls(_build(values, None, 0), **settings)
+            with seeded(0):
+                model = cls(build_encoder(values), **settings)
         except (TypeError, ValueError) as error:
             raise ArtifactError(
                 f"The section 'posterion' of {model_dir / 'config.json'} is wrong: {error}"

@@ -8,8 +8,6 @@ Shapes: B examples, L tokens of the longest, T packed tokens, C hidden size, F f
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -123,12 +121,14 @@ class BertEncoder(nn.Module):
 class BertModel(PreTrainedModel):  # type: ignore[misc]
     """BERT without a task's head.
 
-    Equal to ``transformers.BertModel`` at every real token; at padding the states are 0.
+    Equal to ``transformers.BertModel`` at every real token; at padding the states mean
+    nothing.
     """
 
     config_class = BertConfig
     base_model_prefix = "bert"
     supports_gradient_checkpointing = True
+    _supports_sdpa = True
     _no_split_modules = ["BertEmbeddings", "BertLayer"]
 
     def __init__(self, config: BertConfig) -> None:
@@ -167,7 +167,7 @@ class BertModel(PreTrainedModel):  # type: ignore[misc]
             position_ids: (B, L) or (1, L); counted from 0 when absent.
 
         Returns:
-            (B, L, C), zeros at padding.
+            (B, L, C); at padding the values mean nothing.
         """
         layout = TokenLayout.of(input_ids, attention_mask)
         hidden = self.embeddings(input_ids, layout, token_type_ids, position_ids)
@@ -179,7 +179,6 @@ class BertModel(PreTrainedModel):  # type: ignore[misc]
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
-        **_: Any,
     ) -> BaseModelOutputWithPooling:
         """As :meth:`hidden_states`, in the form ``transformers`` gives it."""
         hidden = self.hidden_states(input_ids, attention_mask, token_type_ids, position_ids)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from posterion.models.layers._dropout import keep_mask, keep_scale, uses_keep_mask
+from posterion.models.layers._dropout import keep_scale, keep_sign, uses_keep_mask
 from posterion.models.layers._packing import TokenLayout
 
 _BLOCK_ELEMENTS = 1 << 18
@@ -121,7 +121,7 @@ def _block_forward(
             scores.add_(bias[block])
         weights = torch.softmax(scores, dim=-1).to(dtype)
         if dropout > 0.0:
-            weights.mul_(keep_mask(weights.shape, dropout, dtype).mul_(2).sub_(1))
+            weights.mul_(keep_sign(weights.shape, dropout, dtype))
         if probabilities is not None:
             probabilities[block] = weights
         if dropout > 0.0:

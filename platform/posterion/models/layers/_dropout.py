@@ -11,6 +11,7 @@ All randomness comes from torch's global generator (its state alone resumes a ru
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -45,14 +46,21 @@ def keep_scale(p: float) -> float:
 
 def keep_mask(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor:
     """A CPU tensor of ``shape`` with 1 at kept and 0 at dropped elements."""
-    count = 1
-    for size in shape:
-        count *= size
+    return _kept(shape, p).to(dtype)
+
+
+def keep_sign(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor:
+    """A CPU tensor of ``shape`` with 1 at kept and -1 at dropped elements."""
+    return _kept(shape, p).mul_(2).sub_(1).to(dtype)
+
+
+def _kept(shape: Sequence[int], p: float) -> Tensor:
+    """int8 of ``shape``: 1 at kept, 0 at dropped elements."""
+    count = math.prod(shape)
     words = torch.empty(-(-count // 8), dtype=torch.int64)
     words.random_(-(2**63), None, generator=_GENERATOR.get())
     # In place the comparison stays in bytes, where it is vectorised; so is int8 to float.
-    kept = words.view(torch.uint8)[:count].ge_(_threshold(p)).view(torch.int8)
-    return kept.view(*shape).to(dtype)
+    return words.view(torch.uint8)[:count].ge_(_threshold(p)).view(torch.int8).view(*shape)
 
 
 def uses_keep_mask(values: Tensor) -> bool:

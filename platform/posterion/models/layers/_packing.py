@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_DENSE = 0.95
+"""Batches with a larger share of real tokens stay rectangles: packing would cost what it saves."""
+
 
 @dataclass(frozen=True)
 class TokenLayout:
@@ -24,7 +27,7 @@ class TokenLayout:
     batch_size: int
     length: int
     indices: Tensor | None
-    """(T,) positions in the flattened rectangle, or ``None``: tokens fill it."""
+    """(T,) positions in the flattened rectangle, or ``None``: the rectangle stays as it is."""
     mask: Tensor | None
     """(B, L) bool, true at real tokens, or ``None``: there is no padding."""
 
@@ -45,8 +48,11 @@ class TokenLayout:
         mask = attention_mask if attention_mask.dtype == torch.bool else attention_mask != 0
         if mask.device.type != "cpu" or torch.compiler.is_compiling():
             return cls(batch_size, length, None, mask)
-        if bool(mask.all()):
+        num_tokens = int(mask.sum())
+        if num_tokens == batch_size * length:
             return cls(batch_size, length, None, None)
+        if num_tokens > _DENSE * batch_size * length:
+            return cls(batch_size, length, None, mask)
         return cls(batch_size, length, mask.flatten().nonzero().squeeze(1), mask)
 
     def pack(self, values: Tensor) -> Tensor:
@@ -55,10 +61,10 @@ class TokenLayout:
         return flat if self.indices is None else flat.index_select(0, self.indices)
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """(T, features) to (B, L, features), zeros at padding."""
+        """(T, features) to (B, L, features); zeros where packing left something out."""
         if self.indices is not None:
             rectangle = packed.new_zeros(self.batch_size * self.length, packed.shape[1])
-            packed = rectangle.index_copy(0, self.indices, packed)
+            packed = rectangle.index_copy_(0, self.indices, packed)
         return packed.view(self.batch_size, self.length, packed.shape[1])
 
     def to_heads(self, packed: Tensor, num_heads: int) -> Tensor:
