@@ -155,7 +155,13 @@ class Task(ABC, Generic[OptionsT, DistributionT]):
 
     @abstractmethod
     def evaluate(self, distribution: DistributionT, table: pa.Table) -> dict[str, float]:
-        """Metrics against the right answers of ``table``; only finite ones are given."""
+        """Metrics against the right answers of ``table``.
+
+        Metrics that are not defined (the correlation of a constant) are left out.
+
+        Raises:
+            WorkError: The distribution holds NaN.
+        """
 
     @abstractmethod
     def fit_calibration(

@@ -57,7 +57,7 @@ class ClassificationOptions(TaskSection):
     """Column of the text."""
     label: str = "label"
     """Column of the label; with ``multi_label`` a list, or one text separated by ``|``."""
-    labels: Annotated[list[Label], Field(min_length=1)] | None = None
+    labels: list[Label] | None = None
     """All labels, in the order of the model's outputs; those of the training part when absent."""
     multi_label: bool = False
     """Whether a text may have any number of labels, or exactly one."""
@@ -67,6 +67,8 @@ class ClassificationOptions(TaskSection):
         twice = [label for label, count in Counter(self.labels or ()).items() if count > 1]
         if twice:
             raise ValueError(f"labels come more than once: {', '.join(twice)}")
+        if self.labels == []:
+            raise ValueError("labels is empty; name them, or leave it out to learn them")
         if self.labels is not None and len(self.labels) < 2 and not self.multi_label:
             raise ValueError(
                 f"one label ({self.labels[0]}) leaves nothing to decide; give two at least, or "
@@ -185,7 +187,9 @@ class Classification(TextTask[ClassificationOptions, ClassificationDistribution]
 
         values = np.asarray(logits, dtype=np.float64)
         multi_label = self.options.multi_label
-        probabilities = expit(values) if multi_label else softmax(values, axis=-1)
+        # A diverged model's NaN passes through; whoever uses the distribution refuses it.
+        with np.errstate(invalid="ignore"):
+            probabilities = expit(values) if multi_label else softmax(values, axis=-1)
         return ClassificationDistribution(probabilities, multi_label)
 
     def evaluate(
@@ -194,6 +198,7 @@ class Classification(TextTask[ClassificationOptions, ClassificationDistribution]
         """See :meth:`Task.evaluate`; ``accuracy`` of multi-label is that of whole sets."""
         from posterion import metrics
 
+        distribution.require_finite()
         truth, probabilities = self._truth(table), distribution.mean
         answers = self._answers(distribution)
         right = self._right(distribution, truth)

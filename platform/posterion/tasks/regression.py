@@ -168,6 +168,7 @@ class Regression(TextTask[RegressionOptions, RegressionDistribution]):
         """See :meth:`Task.evaluate`; likelihoods include the raters' noise where it is known."""
         from posterion import metrics
 
+        distribution.require_finite()
         target, mean = self._targets(table), distribution.mean
         scale = distribution.scale
         if self.options.standard_error is not None:
@@ -379,6 +380,8 @@ class Regression(TextTask[RegressionOptions, RegressionDistribution]):
 def _soft_clamp(values: Array) -> Array:
     """:func:`posterion.objectives.soft_clamp` on arrays, with this task's bounds."""
     minimum, maximum = LOG_VARIANCE_BOUNDS
-    values = maximum - np.logaddexp(0.0, maximum - values)
-    clamped: Array = minimum + np.logaddexp(0.0, values - minimum)
+    # A diverged model's NaN passes through; whoever uses the distribution refuses it by name.
+    with np.errstate(invalid="ignore"):
+        values = maximum - np.logaddexp(0.0, maximum - values)
+        clamped: Array = minimum + np.logaddexp(0.0, values - minimum)
     return clamped
