@@ -1,7 +1,5 @@
 """A Serve application that computes nothing: what the way to a replica and back costs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

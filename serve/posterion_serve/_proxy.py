@@ -114,6 +114,10 @@ def serve_environment(home: Home, port: int) -> dict[str, str]:
         # minute in case that somebody else balances the load.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(HAPROXY_THREADS),
+        # A replica that dies takes the requests it had with it: they go to another one, as
+        # answering twice does no harm, but a request that kills replicas must not kill them all.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_RETRIES": "2",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first + 1),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + NUM_REPLICA_PORTS),
