@@ -169,3 +169,30 @@ def test_attention_without_gradient_matches_torch_for_any_length():
     heads = [each.view(1, 33, 2, 4).transpose(1, 2).float() for each in (query, key, value)]
     expected = F.scaled_dot_product_attention(*heads).transpose(1, 2).reshape(33, 8)
     torch.testing.assert_close(ours.float(), expected, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("activation", ["none", "gelu"])
+def test_packed_weights_compute_the_same(dtype, activation):
+    layer = Linear(24, 40).to(dtype)
+    values = torch.randn(7, 24).to(dtype)
+    expected = F.linear(values.float(), layer.weight.float(), layer.bias.float())
+    expected = F.gelu(expected) if activation == "gelu" else expected
+    close = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.02, "rtol": 0.02}
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(values, activation).float(), expected, **close)
+        layer.pack()
+        torch.testing.assert_close(layer(values, activation).float(), expected, **close)
+        layer.weight.zero_()
+        assert layer(values).abs().sum() > layer.bias.abs().sum()
+        layer.unpack()
+        torch.testing.assert_close(layer(values), layer.bias.expand(7, -1))
+    assert set(layer.state_dict()) == {"weight", "bias"}
+
+
+def test_gradients_ignore_packed_weights():
+    layer = Linear(4, 3)
+    layer.pack()
+    with torch.no_grad():
+        layer.weight.zero_()
+    assert torch.equal(layer(torch.ones(2, 4)), layer.bias.expand(2, -1))

@@ -24,6 +24,7 @@ from posterion.models._checkpoints import (
 )
 from posterion.models._encoders import build_encoder, load_encoder, read_config, seeded
 from posterion.models.heads import Head
+from posterion.models.layers import Linear
 from posterion.models.pooling import POOLINGS, create_pooling
 
 _LAYER = re.compile(r"\.layer\.(\d+)\.")
@@ -178,6 +179,16 @@ class TextModel(nn.Module):
         """Keep each layer's input only, and compute the rest again in the backward pass."""
         encoder: Any = self.encoder
         encoder.recompute_activations(enabled)
+
+    def pack_weights(self) -> None:
+        """Prepare for fast inference on CPUs; call it when weights and type are final.
+
+        Takes a copy of the encoder's matrices in the order they are computed in. Nothing of it is
+        saved, and passes with gradients do not use it.
+        """
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.pack()
 
     def flops_per_token(self, length: float) -> float:
         """Floating-point operations of the forward pass per token of a text of ``length`` tokens.

@@ -78,10 +78,13 @@ class BertIntermediate(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.dense = Linear(config.hidden_size, config.intermediate_size)
+        self.is_gelu = config.hidden_act == "gelu"
         self.activation = ACT2FN[config.hidden_act]
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Shape: (T, C) to (T, F)."""
+        if self.is_gelu:
+            return self.dense(hidden, "gelu")  # type: ignore[no-any-return]
         return self.activation(self.dense(hidden))  # type: ignore[no-any-return]
 
 
