@@ -152,9 +152,15 @@ def serve_schema(deployed: Deployed | None, home: Home, settings: PlatformSettin
         arguments = asdict(deployed)
         variables = {DIRECTORY_VARIABLE: str(home.path / "serve" / "metrics")}
         shared = {"import_path": IMPORT_PATH, "runtime_env": {"env_vars": variables}}
+        served = deployed.config["models"]
         applications = [
             {
                 **shared,
+                # OpenMP reads its thread count once, at the start: torch's own setting comes too
+                # late to keep its threads from spinning, which halves a small model's speed.
+                "runtime_env": {
+                    "env_vars": {**variables, "OMP_NUM_THREADS": str(served[task]["threads"])}
+                },
                 "name": application_name(task),
                 "route_prefix": f"/v1/tasks/{task}",
                 "args": {**arguments, "task": task},
