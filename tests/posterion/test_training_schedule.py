@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,7 @@ def test_constant_after_warmup():
 def test_linear_falls_evenly_and_no_step_is_wasted():
     values = factors(10, "linear", 0.2)
     assert values[:3] == pytest.approx([0.5, 1.0, 1.0])
-    differences = [a - b for a, b in zip(values[2:], values[3:], strict=False)]
+    differences = [a - b for a, b in pairwise(values[2:])]
     assert differences == pytest.approx([1 / 8] * 7)
     assert values[-1] == pytest.approx(1 / 8)
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -18,30 +19,57 @@ def import_deepspeed() -> Any:
 
     - Without a GPU it is told so: it would otherwise guess from installed packages.
     - It logs to standard output by a logger of its own; only its errors are let through.
-    - Its shared-memory collective, which it would compile at the first start with g++ and
-      ninja, is switched off: training does not use it, and a process killed while it
-      compiles leaves a lock file for which every later process waits for ever.
+    - It gets none of the operators that it would compile at the first use. Training needs
+      none on a CPU, probing them runs compilers, and a process killed while it compiles
+      leaves a lock file for which every later process waits for ever.
     """
     import torch
 
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    with quiet():
+    with quiet(), _without_mlflow():
         import deepspeed
         import deepspeed.ops
         from deepspeed.utils import logger as deepspeed_logger
     deepspeed_logger.setLevel(logging.ERROR)
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not torch.cuda.is_available():
+        deepspeed.ops.__compatible_ops__ = {}
     return deepspeed
 
 
 @contextlib.contextmanager
+def _without_mlflow() -> Iterator[None]:
+    """Keep DeepSpeed's autotuner, unused here, from importing all of MLflow for an option.
+
+    That is half of the time its import takes, and a hundred megabytes in every worker.
+    """
+    if "mlflow" in sys.modules or "deepspeed" in sys.modules:
+        yield
+        return
+    sys.modules["mlflow"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if sys.modules.get("mlflow") is None:
+            sys.modules.pop("mlflow", None)
+
+
+@contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Send what DeepSpeed prints to our debug log, and silence warnings about its own calls."""
+    """Send what DeepSpeed prints to our debug log, and silence warnings about its own code."""
     printed = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
         yield
     for line in filter(None, map(str.strip, printed.getvalue().splitlines())):
         logger.debug("deepspeed: %s", line)
+
+
+@contextlib.contextmanager
+def without_collective_warnings() -> Iterator[None]:
+    """Silence torch's notes, one per call, that DeepSpeed uses collectives by their old names."""
+    with warnings.catch_warnings():
+        message = r".*torch\.distributed\.\w+` is deprecated"
+        warnings.filterwarnings("ignore", message, FutureWarning)
+        yield

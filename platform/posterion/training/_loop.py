@@ -16,6 +16,7 @@ from posterion.training._batches import Batch
 from posterion.training._checkpoints import CheckpointStore, write_json
 from posterion.training._collectives import barrier, from_rank_zero, sum_over_workers
 from posterion.training._course import StepPlan
+from posterion.training._deepspeed import without_collective_warnings
 from posterion.training._early_stopping import BestTracker
 from posterion.training._failure import non_finite
 from posterion.training._gang import Gang
@@ -71,7 +72,7 @@ def fit(
         RequestError: The run's checkpoint belongs to other settings or another number of workers.
         WorkError: A loss or a gradient is not finite.
     """
-    with StopRequest(should_stop) as stop, flushed_denormals():
+    with StopRequest(should_stop) as stop, flushed_denormals(), without_collective_warnings():
         setup = prepare(spec, gang)
         return _Loop(spec, setup, gang, listener or NullListener(), stop).run(resume=resume)
 
