@@ -24,7 +24,7 @@ from posterion.testing import TINY_WORDS, tiny_bert
 
 pytestmark = pytest.mark.integration
 
-NUM_STEPS = 120
+NUM_STEPS = 600
 
 
 @dataclass
@@ -64,7 +64,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         "model": {"source": f"path:{folder}/encoder"},
         "optimization": {"epochs": 100, "max_steps": NUM_STEPS, "batch_tokens": 64},
-        "evaluation": {"every_steps": 20},
+        "evaluation": {"every_steps": 100},
         "engine": {"workers": 2, "zero": 1, "precision": "bf16"},
         "registry": {"name": "tiny-job", "alias": "candidate", "licence": "Apache-2.0"},
     }
@@ -114,7 +114,6 @@ def test_whatever_is_killed_the_run_ends_with_the_same_model(platform: Any, undi
     run_id, run_dir = run["id"], Path(run["run_dir"])
     wait_for(lambda: last_step(run_dir) >= 5, "the first steps")
     assert listeners(platform) == []
-    assert "is running" in platform.command("jobs", "resume", run_id, expect=2).stderr
 
     stopped = platform.json("jobs", "stop", run_id)
     assert (stopped["state"], stopped["resumable"]) == ("stopped", True)
