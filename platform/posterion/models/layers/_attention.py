@@ -119,13 +119,12 @@ def _block_forward(
         ).float()
         if bias is not None:
             scores.add_(bias[block])
-        weights = torch.softmax(scores, dim=-1).to(dtype)
+        weights = torch.softmax(scores, dim=-1)
+        weights = (
+            weights.to(dtype) if probabilities is None else probabilities[block].copy_(weights)
+        )
         if dropout > 0.0:
-            weights.mul_(keep_sign(weights.shape, dropout, dtype))
-        if probabilities is not None:
-            probabilities[block] = weights
-        if dropout > 0.0:
-            weights.clamp_min_(0)
+            weights = weights.mul_(keep_sign(weights.shape, dropout, dtype)).clamp_min(0)
         torch.bmm(weights, value[block], out=context[block])
     if dropout > 0.0:
         context.mul_(keep_scale(dropout))
