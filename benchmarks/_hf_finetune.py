@@ -1,8 +1,8 @@
-"""The peer of `finetune_vs_hf.py`: `transformers.Trainer` on the same rows, run as a process of its own.
+"""The peer of `finetune_vs_hf.py`: `transformers.Trainer` on the same rows, in its own process.
 
 Usage: python benchmarks/_hf_finetune.py SPEC.json   (writes SPEC.json's "output")
 
-SPEC.json: {"variant": "defaults" | "best", "train": parquet, "test": parquet, "model_dir": ...,
+SPEC.json: {"variant": "defaults" | "best", "train": parquet, "test": parquet, "model_dir": dir,
 "text": column, "target": column, "epochs": n, "seed": n, "max_length": n, "threads": n, "output": path}
 """
 

@@ -1,4 +1,4 @@
-"""Our side of `finetune_vs_hf.py`, run as a process of its own; see `_hf_finetune.py` for SPEC.json.
+"""Our side of `finetune_vs_hf.py`, in its own process; see `_hf_finetune.py` for SPEC.json.
 
 "variant" is "plain" (squared error, as the peer) or "gaussian" (uses the raters' spread).
 """

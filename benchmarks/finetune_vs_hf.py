@@ -1,14 +1,14 @@
 """Fine-tuning: our loop against `transformers.Trainer`, same model, rows, epochs and machine.
 
-Each round trains, one after another in processes of their own: the Trainer with its defaults, ours,
-the Trainer at its best (bf16, like lengths together, batch 16, 1e-4), ours with the Gaussian likelihood. The rate is real tokens
-(no padding) per second of training, evaluations left out on all sides. The error is measured on a
-test part that no side has seen.
+Each round trains, one after another in processes of their own: the Trainer with its defaults,
+ours, the Trainer at its best (bf16, like lengths together, batch 16, 1e-4), ours with the Gaussian
+likelihood. The rate is real tokens (no padding) per second of training, evaluations left out on all
+sides. The error is measured on a test part that no side has seen.
 
     python benchmarks/finetune_vs_hf.py --data commonlit --rows 900 --epochs 2 --seeds 0 1 2
 
-Data: $POSTERION_DATA/commonlit (passages of about 220 tokens), or "sentiment", the sentences of about 25 tokens in the
-source package of vaderSentiment.
+Data: $POSTERION_DATA/commonlit (passages of about 220 tokens), or "sentiment", the sentences of
+about 25 tokens in the source package of vaderSentiment.
 """
 
 import argparse
