@@ -3,7 +3,8 @@
 Usage: python benchmarks/_hf_finetune.py SPEC.json   (writes SPEC.json's "output")
 
 SPEC.json: {"variant": "defaults" | "best", "train": parquet, "test": parquet, "model_dir": dir,
-"text": column, "target": column, "epochs": n, "seed": n, "max_length": n, "threads": n, "output": path}
+"text": column, "target": column, "epochs": n, "seed": n, "max_length": n, "threads": n,
+"output": path}
 """
 
 import json

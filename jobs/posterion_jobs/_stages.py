@@ -11,7 +11,7 @@ from posterion_jobs._events import Emitter
 from posterion_jobs._runs import RunFolder, read_json, write_json
 
 
-class Stopped(Exception):  # noqa: N818 - not an error
+class Stopped(Exception):
     """The run was asked to stop; everything needed to go on is on disk."""
 
 
