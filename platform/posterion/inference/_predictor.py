@@ -83,6 +83,8 @@ class Predictor:
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.model = model.to(device=self._device, dtype=self._dtype).eval()
+        if self._device.type == "cpu":
+            self.model.pack_weights()
         # Dropout turns layers to training mode and draws from the global generator: one
         # thread at a time. A point pass changes nothing, so threads need not wait.
         samples = settings.posterior != "point"

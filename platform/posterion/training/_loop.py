@@ -29,6 +29,7 @@ from posterion.training._listener import (
     StepReport,
     Totals,
 )
+from posterion.training._memory import keep_freed_memory
 from posterion.training._numerics import flushed_denormals
 from posterion.training._picture import draw_loss
 from posterion.training._schedule import learning_rate_factor
@@ -72,6 +73,7 @@ def fit(
         RequestError: The run's checkpoint belongs to other settings or another number of workers.
         WorkError: A loss or a gradient is not finite.
     """
+    keep_freed_memory()
     with StopRequest(should_stop) as stop, flushed_denormals(), without_collective_warnings():
         setup = prepare(spec, gang)
         return _Loop(spec, setup, gang, listener or NullListener(), stop).run(resume=resume)
