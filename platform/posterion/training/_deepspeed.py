@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import os
@@ -73,3 +74,17 @@ def without_collective_warnings() -> Iterator[None]:
         message = r".*torch\.distributed\.\w+` is deprecated"
         warnings.filterwarnings("ignore", message, FutureWarning)
         yield
+
+
+@contextlib.contextmanager
+def cheap_collections() -> Iterator[None]:
+    """Keep what exists out of the garbage collections that DeepSpeed forces as it starts.
+
+    It collects twice for each parameter group just to print how much memory is in use; with
+    all libraries loaded each collection takes a third of a second.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from posterion.config import EngineSection, OptimizationSection
 from posterion.training._checkpoint_engine import make_checkpoint_engine
-from posterion.training._deepspeed import import_deepspeed, quiet
+from posterion.training._deepspeed import cheap_collections, import_deepspeed, quiet
 from posterion.training._gang import Gang
 from posterion.training._groups import ParameterGroup
 
@@ -78,7 +78,7 @@ class Engine:
             eps=optimization.epsilon,
             fused=True,
         )
-        with quiet():
+        with quiet(), cheap_collections():
             self._engine, *_ = deepspeed.initialize(
                 model=model.to(gang.device),
                 optimizer=optimizer,

@@ -55,12 +55,12 @@ def draw_loss(path: Path, history: History, *, title: str) -> Path:
 
 
 def smoothed(values: _Array, window: int) -> _Array:
-    """Centred moving average whose window shrinks at both ends, so that no end is bent."""
-    half = np.minimum(np.arange(len(values)), np.arange(len(values))[::-1])
-    half = np.minimum(half, window // 2)
-    sums = np.concatenate([[0.0], np.cumsum(values)])
+    """Centred moving average over at most ``window`` values, fewer at both ends."""
     index = np.arange(len(values))
-    mean: _Array = (sums[index + half + 1] - sums[index - half]) / (2 * half + 1)
+    low = np.maximum(index - window // 2, 0)
+    high = np.minimum(index + window // 2 + 1, len(values))
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    mean: _Array = (sums[high] - sums[low]) / (high - low)
     return mean
 
 
