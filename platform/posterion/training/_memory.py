@@ -16,9 +16,9 @@ _NEVER = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Let the process keep what it frees, for the next step to use.
 
-    By default glibc gives every block above some 32 MiB back to the system when it is freed, and the
-    next step has to get it again, page by page: 20,000 to 60,000 page faults in a step of 4,096
-    tokens. Resident memory stays at its peak from here on.
+    By default glibc gives every block above some 32 MiB back to the system when it is freed, and
+    the next step has to get it again, page by page: 20,000 to 60,000 page faults in a step of
+    4,096 tokens. Resident memory stays at its peak from here on.
 
     Returns:
         Whether the C library knows these settings; others keep theirs.
