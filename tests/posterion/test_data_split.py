@@ -252,3 +252,30 @@ def test_loading_keeps_split_columns_and_renames(tmp_path: Path) -> None:
     assert splits.train.column_names == ["text", "target", "fold"]
     assert splits.sizes() == {"train": 18, "validation": 20, "calibration": 2}
     assert read_source(how.source).num_rows == 40
+
+
+def test_large_and_small_groups_have_the_same_chance():
+    # 200 documents of 20 sentences, 4,000 sentences of their own: half of the rows each.
+    groups = [f"document {i // 20}" for i in range(4000)] + [f"single {i}" for i in range(4000)]
+    table = pa.table(
+        {
+            "text": [f"sentence {i}" for i in range(8000)],
+            "target": np.random.default_rng(0).normal(size=8000),
+            "group": groups,
+        }
+    )
+    shares = []
+    for seed in range(20):
+        section = DataSection(
+            source="path:unused",
+            group="group",
+            test=HoldOut(fraction=0.1),
+            validation=HoldOut(fraction=0.1),
+            calibration=None,
+        )
+        splits = split(table, section, seed=seed, target="target", key_columns=("text",))
+        assert splits.test is not None
+        assert abs(splits.test.num_rows - 800) <= 10
+        documents = sum(group.startswith("document") for group in splits.test["group"].to_pylist())
+        shares.append(documents / splits.test.num_rows)
+    assert abs(np.mean(shares) - 0.5) < 0.05

@@ -36,7 +36,9 @@ class Units:
 def draw_quota(units: Units, num_rows: int) -> BoolArray:
     """Draw units with ``num_rows`` rows in all, alike from every stratum.
 
-    With units of one row the number is met exactly; else as nearly as whole units allow.
+    With units of one row the number is met exactly; else as nearly as whole units allow. Large
+    and small units have the same chance: a stratum's last unit is taken when more than half of
+    it is wanted, so that the parts do not differ in the kind of rows they hold.
 
     Returns:
         Shape (C,), true for drawn units.
@@ -45,9 +47,17 @@ def draw_quota(units: Units, num_rows: int) -> BoolArray:
     order = units.order
     quotas = _quotas(units, num_rows)
     strata, sizes = units.strata[order], units.sizes[order]
-    taken[order[_running_sum(sizes, strata) <= quotas[strata]]] = True
-    missing = num_rows - int(units.sizes[taken].sum())
+    middles = _running_sum(sizes, strata) - sizes / 2
+    taken[order[middles <= quotas[strata]]] = True
     by_number = np.argsort(units.numbers, kind="stable")
+    surplus = int(units.sizes[taken].sum()) - num_rows
+    while surplus > 0:
+        given_back = by_number[taken[by_number] & (units.sizes[by_number] <= surplus)]
+        if not len(given_back):
+            break
+        taken[given_back[np.cumsum(units.sizes[given_back]) <= surplus]] = False
+        surplus = int(units.sizes[taken].sum()) - num_rows
+    missing = -surplus
     while missing > 0:
         # What strata left over for want of a fitting unit, from all of them together.
         rest = by_number[~taken[by_number]]

@@ -252,6 +252,8 @@ class _Division:
         row_numbers = _keys.content_numbers(keys, len(rows), self.seed, name)
         numbers = np.full(len(sizes), np.iinfo(np.uint64).max, np.uint64)
         np.minimum.at(numbers, unit_of_row, row_numbers)
+        # The least of many numbers is small: unmixed, large units would be drawn before small ones.
+        numbers = _keys.mixed(numbers)
         strata = np.zeros(len(sizes), np.int64)
         if self.target is not None:
             target = self.target.take(pa.array(rows))
