@@ -84,8 +84,9 @@ def main(spec: dict[str, Any]) -> None:
         data_collator=DataCollatorWithPadding(tokenizer),
     )
     seconds = trainer.train().metrics["train_runtime"]
-    predicted = trainer.predict(test_rows).predictions[:, 0] * scale + mean
-    truth = test[spec["target"]].to_numpy()
+    # With lengths grouped, predictions come in another order than the rows; labels go with them.
+    output = trainer.predict(test_rows)
+    predicted, truth = output.predictions[:, 0] * scale + mean, output.label_ids * scale + mean
     tokens = sum(len(ids) for ids in train_rows.encoded) * spec["epochs"]
     result = {
         "tokens_per_second": tokens / seconds,

@@ -43,7 +43,6 @@ def read(data: str, rows: int, seed: int) -> tuple[pd.DataFrame, str]:
         table, text = table[table["standard_error"].astype(float) > 0], "excerpt"
     else:
         table, text = read_source(SENTIMENT, "vader_ratings").to_pandas(), "text"
-        table = table[table["domain"] == "movie"] if "domain" in table else table
     table = table.drop_duplicates(text).sample(min(rows, len(table)), random_state=seed)
     for column in ("target", "standard_error"):
         table[column] = table[column].astype(float)
