@@ -35,10 +35,8 @@ def recipe(spec: dict[str, Any]) -> dict[str, Any]:
         "optimization": {
             "learning_rate": 1e-4,
             "head_learning_rate": 1e-3,
-            "layer_decay": 0.9,
             "epochs": spec["epochs"],
             "batch_tokens": spec["batch_tokens"],
-            "schedule": "cosine",
         },
         "engine": {"precision": "bf16", "cpus_per_worker": spec["threads"]},
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posterion import DataError, ModelSourceError, RequestError
-from posterion.config import Home, fingerprint
+from posterion.config import Home, did_you_mean, fingerprint
 from posterion_jobs._client import NAME_KEY, RUN_KEY, JobsClient, Submission
 from posterion_jobs._runs import (
     RunFolder,
@@ -30,6 +30,8 @@ RECIPE_VARIABLE = "POSTERION_RECIPE"
 """Carries the recipe to a cluster whose run folders are not at hand."""
 COMMIT_VARIABLE = "POSTERION_GIT_COMMIT"
 """Carries the commit of the submitter's checkout there."""
+CHECKED_BYTES = 32 << 20
+"""Data files of this size together are read and checked before a run is submitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,7 @@ def submit_run(recipe: Recipe, *, home: Home, client: JobsClient) -> RunView:
     values = absolute_sources(recipe.model_dump(mode="json"))
     if client.target.local:
         check_paths(values)
+        check_data(recipe)
     name = run_name(recipe)
     run_id = new_run_id(name)
     folder = RunFolder(home.runs_dir / run_id)
@@ -210,9 +213,11 @@ def check_paths(values: Mapping[str, Any]) -> None:
             sources[f"data.{part}.source"] = data[part]["source"]
     for location, source in sources.items():
         if source.startswith("path:") and not Path(source.removeprefix("path:")).exists():
+            path = Path(source.removeprefix("path:"))
+            near = [entry.name for entry in path.parent.glob("*")]
             raise DataError(
-                f"{location}: there is no file {source.removeprefix('path:')!r}. Correct the path; "
-                "it is taken from the folder in which the command runs."
+                f"{location}: there is no file {str(path)!r}.{did_you_mean(path.name, near)} "
+                "Correct the path; it is taken from the folder in which the command runs."
             )
     model = values["model"]["source"]
     if model.startswith("path:") and not Path(model.removeprefix("path:")).is_dir():
@@ -220,6 +225,36 @@ def check_paths(values: Mapping[str, Any]) -> None:
             f"model.source: there is no folder {model.removeprefix('path:')!r}. It should hold "
             "config.json, the weights and the tokenizer."
         )
+
+
+def check_data(recipe: Recipe) -> None:
+    """Refuse data that the run would refuse, while the user still waits for an answer.
+
+    Only files at hand and of moderate size; what must be fetched or takes long to read, the
+    run itself checks.
+
+    Raises:
+        DataError: Rows, columns or labels are not what the task takes; names them.
+    """
+    from posterion.data import load_splits
+    from posterion.tasks import create_task
+
+    parts = (recipe.data.test, recipe.data.validation, recipe.data.calibration)
+    sources = [recipe.data.source, *(part.source for part in parts if part and part.source)]
+    paths = [Path(source.removeprefix("path:")).expanduser() for source in sources]
+    if not all(source.startswith("path:") for source in sources):
+        return
+    if sum(path.stat().st_size for path in paths) > CHECKED_BYTES:
+        return
+    task = create_task(recipe.task)
+    splits, _ = load_splits(
+        recipe.data,
+        task.schema(),
+        seed=recipe.seed,
+        target=task.target_column,
+        key_columns=task.key_columns,
+    )
+    task.fit(splits.train)
 
 
 def _submit(

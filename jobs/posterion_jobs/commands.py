@@ -204,7 +204,8 @@ def _after_submission(
 
     emit(view.to_dict(), human, as_json)
     if not detach and view.state != "succeeded":
-        message = f": {view.message}" if view.message else ""
+        message = f": {view.message}" if view.message else "."
+        message += "" if message.endswith((".", "?", "!")) else "."
         raise WorkError(
             f"The run {view.id} {view.state}{message} `posterion jobs logs {view.id}` shows all it "
             f"wrote, `posterion jobs resume {view.id}` goes on from where it was."

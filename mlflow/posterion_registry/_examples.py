@@ -20,6 +20,8 @@ STDIN = "-"
 OUTPUT_FORMATS = (".jsonl", ".csv", ".parquet")
 _TEXT_SUFFIXES = (".txt", ".text")
 _ID = "id"
+REMEDY = "Correct the input; the model's task decides which columns it needs."
+"""What a user can do about a table that does not fit."""
 
 
 def read_examples(source: str, task: Task[Any, Any], stdin: Iterator[str]) -> pa.Table:
@@ -45,7 +47,7 @@ def read_examples(source: str, task: Task[Any, Any], stdin: Iterator[str]) -> pa
     else:
         table = read_source(as_source(source))
     schema = TableSchema([c for c in task.schema().columns if c.name in task.input_columns])
-    conformed, _ = conform(table, schema)
+    conformed, _ = conform(table, schema, remedy=REMEDY)
     if _ID in table.column_names and _ID not in conformed.column_names:
         conformed = conformed.append_column(_ID, table.column(_ID))
     return conformed

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     View = Callable[[Console], None]
 
 _MAIN_METRICS = 3
+_TELLING = ("rmse", "accuracy", "micro_f1", "pearson", "macro_f1", "coverage", "ece")
+"""Figures of the untouched part that say most about a model, the most telling first."""
 
 
 def model_list(found: Sequence[RegisteredModel]) -> View:
@@ -129,7 +131,9 @@ def print_lines(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _short(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{name}={value:.4g}" for name, value in list(values.items())[:_MAIN_METRICS])
+    telling = [f"test.{name}" for name in _TELLING if f"test.{name}" in values]
+    shown = [*telling, *(name for name in values if name not in telling)][:_MAIN_METRICS]
+    return ", ".join(f"{name}={values[name]:.4g}" for name in shown)
 
 
 def _answer(value: Any) -> str:

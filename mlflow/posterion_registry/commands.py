@@ -176,10 +176,10 @@ def evaluate(model: str, data: str, as_json: bool) -> None:
     """Measure a model on labelled examples: errors, and whether its confidence holds."""
     from posterion.data import conform, read_source
     from posterion_registry import _views
-    from posterion_registry._examples import as_source
+    from posterion_registry._examples import REMEDY, as_source
 
     predictor, name = _predictor(model)
-    table, _ = conform(read_source(as_source(data)), predictor.task.schema())
+    table, _ = conform(read_source(as_source(data)), predictor.task.schema(), remedy=REMEDY)
     if table.num_rows == 0:
         raise RequestError(f"{data} holds no row to measure on.")
     distribution = predictor.distribution(table)

@@ -23,8 +23,9 @@ class ServedModel(Section):
     """Replicas under load."""
     target_ongoing_requests: Annotated[float, Field(gt=0)] = 16.0
     """Requests in flight per replica above which another replica starts."""
-    num_cpus: Annotated[float, Field(ge=0)] = 0.5
-    """CPUs reserved per replica; bounds how many fit, not how fast one is."""
+    num_cpus: Annotated[float, Field(ge=0)] = 0.0
+    """CPUs reserved per replica; bounds how many fit, not how fast one is. Reserving none leaves
+    all to jobs: a training waits until each of its workers finds its CPUs free."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """Computing threads per replica."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -60,7 +61,7 @@ class IngressSection(Section):
 
     replicas: Annotated[int, Field(ge=1, le=1000)] = 1
     """How many."""
-    num_cpus: Annotated[float, Field(ge=0)] = 0.1
+    num_cpus: Annotated[float, Field(ge=0)] = 0.0
     """CPUs reserved for each."""
 
 

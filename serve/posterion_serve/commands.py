@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from posterion import RequestError
 from posterion.cli.render import emit, json_option
 
 if TYPE_CHECKING:
@@ -192,11 +193,17 @@ def ask(question: str, task: str | None, as_json: bool) -> None:
     from posterion.cli.services import read_settings
     from posterion.config import Home
     from posterion_serve._client import ask_gateway
+    from posterion_serve._deploy import Deployed
     from posterion_serve._keys import read_local_key
 
     home = Home.current()
-    port = read_settings(home).gateway.port
-    prediction = ask_gateway(f"http://127.0.0.1:{port}", read_local_key(home), question, task=task)
+    key = read_local_key(home)
+    if Deployed.read(home) is None:
+        raise RequestError(
+            "No app is deployed that could be asked; `posterion serve deploy APP` deploys one."
+        )
+    address = f"http://127.0.0.1:{read_settings(home).gateway.port}"
+    prediction = ask_gateway(address, key, question, task=task)
 
     def human(out: Console) -> None:
         out.print(f"Answer      {_short(prediction['answer'])}")

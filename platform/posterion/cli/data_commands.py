@@ -162,7 +162,10 @@ def convert(
 
 def _wanted(name: str, format_name: str | None, overrides: tuple[str, ...]) -> _Wanted:
     """A source, a data file, or a recipe by name or file."""
-    is_file = Path(name).is_file() and Path(name).suffix not in (".yaml", ".yml")
+    # A name with another suffix can only be meant as a file, be it there or not.
+    is_file = Path(name).suffix not in ("", ".yaml", ".yml") or (
+        Path(name).is_file() and not Path(name).suffix
+    )
     if name.partition(":")[0] in ("path", "package", "hub") or is_file:
         source = f"path:{name}" if is_file else name
         return _Wanted(source, format_name or "auto", {}, None)
@@ -213,7 +216,10 @@ def _any_task(table: pa.Table) -> TableSchema:
 
 def _print_report(out: Console, payload: dict[str, Any], report: ValidationReport) -> None:
     wrong = len(report.invalid_rows)
-    verdict = "in order" if report.ok else f"{len(report.problems)} problem(s), {wrong} row(s)"
+    verdict = "in order"
+    if not report.ok:
+        verdict = _count(len(report.problems), "problem")
+        verdict += f" in {_count(wrong, 'row')}" if wrong else ""
     out.print(f"{payload['source']}: {report.num_rows} rows, {verdict}")
     for problem in report.problems:
         out.print(f"  {problem.message}")
@@ -223,6 +229,10 @@ def _print_report(out: Console, payload: dict[str, Any], report: ValidationRepor
         out.print(f"  {note}")
     if "parts" in payload:
         out.print("  " + ", ".join(f"{name} {rows}" for name, rows in payload["parts"].items()))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _recipe_data(name: str, path: Path) -> dict[str, str]:

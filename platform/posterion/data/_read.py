@@ -35,7 +35,10 @@ def read_source(
     path = resolve_source(source)
     table = find_format(format, path).reader(path)
     if not table.num_rows:
-        raise DataError(f"{path}: holds no rows of data")
+        raise DataError(
+            f"{path}: holds no rows of data. Give a file with at least one row below the names of "
+            "its columns."
+        )
     table = _renamed(table, dict(rename or {}), source)
     names = {"source": source, "file": path.name}
     return table.replace_schema_metadata({_ORIGIN: json.dumps(names).encode()})

@@ -183,7 +183,7 @@ def _header(path: Path, content: bytes, delimiter: str, quoted: bool) -> list[st
     first = next(_records(content, delimiter, quoted), [])
     names = [name.strip() for name in first]
     if not any(names):
-        raise DataError(f"{path}: is empty; the first line must name the columns")
+        raise DataError(f"{path}: is empty; the first line must name the columns.")
     for position, name in enumerate(names, start=1):
         if names.count(name) > 1:
             what = f"the name {name!r} twice" if name else "a column without a name"

@@ -36,6 +36,7 @@ def conform(
     invalid_rows: Literal["error", "drop"] = "error",
     *,
     keep: Sequence[str] = (),
+    remedy: str = "",
 ) -> tuple[pa.Table, ValidationReport]:
     """Give ``table`` the declared types, and refuse or drop rows that do not fit.
 
@@ -45,6 +46,7 @@ def conform(
         invalid_rows: ``error`` refuses the table if anything is wrong; ``drop`` leaves the
             rows concerned out and logs how many.
         keep: Further columns to keep as they are, e.g. those that decide the split.
+        remedy: Sentence on what to do about a refusal; by default what a recipe can do.
 
     Returns:
         The declared columns that the table has, in the schema's order, then those in
@@ -57,13 +59,10 @@ def conform(
     origin = origin_of(table)
     prefix = f"{origin}: " if origin else ""
     if not table.num_rows:
-        raise DataError(f"{prefix}the table has no rows")
+        raise DataError(f"{prefix}the table has no rows.")
     columns, report = _examine(table, schema)
     if report.fatal or (report.problems and invalid_rows == "error"):
-        remedy = "correct the file"
-        if not report.fatal:
-            remedy += ", or set data.invalid_rows to drop to leave these rows out"
-        raise DataError(f"{prefix}{report.summary()}. To go on, {remedy}")
+        raise DataError(f"{prefix}{report.summary()}. {remedy or _recipe_remedy(report)}")
     for name in keep:
         if name not in columns:
             columns[name] = table.column(require_column(table, name, "the split"))
@@ -84,6 +83,12 @@ def conform(
     return result, report
 
 
+def _recipe_remedy(report: ValidationReport) -> str:
+    if report.fatal:
+        return "Correct the file, or name its columns in data.rename."
+    return "Correct the file, or set data.invalid_rows to drop to leave these rows out."
+
+
 def require_column(table: pa.Table, name: str, who: str) -> str:
     """``name``, if ``table`` has that column.
 
@@ -95,7 +100,7 @@ def require_column(table: pa.Table, name: str, who: str) -> str:
         raise DataError(
             f"{origin + ': ' if origin else ''}{who} needs the column {name!r}, which does not "
             f"exist.{did_you_mean(name, table.column_names)} Columns: "
-            f"{', '.join(table.column_names)}; data.rename gives columns other names"
+            f"{', '.join(table.column_names)}; data.rename gives columns other names."
         )
     return name
 
@@ -216,7 +221,6 @@ def _absent(column: Column, names: list[str]) -> ColumnProblem:
         kind="missing_column",
         message=(
             f"the column {column.name!r}{description} does not exist."
-            f"{did_you_mean(column.name, names)} Columns: {', '.join(names)}; data.rename gives "
-            "columns other names"
+            f"{did_you_mean(column.name, names)} Columns: {', '.join(names)}"
         ),
     )
