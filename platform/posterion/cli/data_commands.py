@@ -162,12 +162,12 @@ def convert(
 
 def _wanted(name: str, format_name: str | None, overrides: tuple[str, ...]) -> _Wanted:
     """A source, a data file, or a recipe by name or file."""
-    # A name with another suffix can only be meant as a file, be it there or not.
-    is_file = Path(name).suffix not in ("", ".yaml", ".yml") or (
-        Path(name).is_file() and not Path(name).suffix
-    )
-    if name.partition(":")[0] in ("path", "package", "hub") or is_file:
-        source = f"path:{name}" if is_file else name
+    is_source = name.partition(":")[0] in ("path", "package", "hub")
+    # A name with a suffix of its own can only be meant as a file, be it there or not.
+    suffix = Path(name).suffix
+    is_file = suffix not in ("", ".yaml", ".yml") or (not suffix and Path(name).is_file())
+    if is_source or is_file:
+        source = name if is_source else f"path:{name}"
         return _Wanted(source, format_name or "auto", {}, None)
     from posterion.config import find_recipe
     from posterion.tasks import load_recipe
