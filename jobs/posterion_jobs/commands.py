@@ -122,10 +122,16 @@ def stop(run: str, address: str | None, as_json: bool) -> None:
     view = _find(run, home, client.target, client)
     stop_run(view, client=client)
     _wait_ended(client, view.submissions[-1], JOB_STOP_WAIT_S + 15.0)
-    view = _find(view.id, home, client.target, client)
+    view = _settled(view.id, home, client, 15.0)
 
     def human(console: Console) -> None:
-        console.print(f"Run {view.id} {view.state}; `posterion jobs resume {view.id}` goes on.")
+        if view.state == "running":
+            console.print(
+                f"Run {view.id} was told to stop but still runs; `posterion jobs show {view.id}` "
+                "says when it has ended."
+            )
+        else:
+            console.print(f"Run {view.id} {view.state}; `posterion jobs resume {view.id}` goes on.")
 
     emit(view.to_dict(), human, as_json)
 
@@ -263,6 +269,18 @@ def _wait_ended(client: JobsClient, submission_id: str, timeout: float) -> None:
 
     deadline = time.monotonic() + timeout
     while client.status(submission_id) in ("PENDING", "RUNNING") and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
+def _settled(run_id: str, home: Home, client: JobsClient, timeout: float) -> RunView:
+    """The run once its own process has gone too, which Ray does not wait for."""
+    import time
+
+    deadline = time.monotonic() + timeout
+    while True:
+        view = _find(run_id, home, client.target, client)
+        if view.state != "running" or time.monotonic() > deadline:
+            return view
         time.sleep(0.2)
 
 

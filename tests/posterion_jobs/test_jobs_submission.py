@@ -15,6 +15,7 @@ from posterion_jobs._submission import (
     _local_view,
     _remote_view,
     absolute_sources,
+    check_data,
     check_paths,
     find_run,
     list_views,
@@ -68,7 +69,8 @@ def test_missing_files_are_refused_before_anything_is_submitted(tmp_path: Path):
     (tmp_path / "t.csv").touch()
     values = recipe(f"path:{tmp_path}/absent.csv")
     values["data"]["test"]["source"] = f"path:{tmp_path}/t.csv"
-    with pytest.raises(DataError, match=r"data\.source.*absent\.csv"):
+    (tmp_path / "absend.csv").touch()
+    with pytest.raises(DataError, match=r"data\.source.*absent\.csv.*Did you mean 'absend\.csv'"):
         check_paths(values)
     values["data"]["source"] = f"path:{tmp_path}/t.csv"
     values["data"]["test"]["source"] = f"path:{tmp_path}/none.csv"
@@ -80,6 +82,29 @@ def test_missing_files_are_refused_before_anything_is_submitted(tmp_path: Path):
         check_paths(values)
     (tmp_path / "encoder").mkdir()
     check_paths(values)
+
+
+def test_wrong_data_is_refused_before_anything_is_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from posterion.tasks import parse_recipe
+
+    rows = [f"text {number},{number % 7}" for number in range(60)]
+    (tmp_path / "d.csv").write_text("\n".join(["text,target", *rows]))
+    values = {
+        "job": "finetune",
+        "task": {"kind": "regression"},
+        "data": {"source": f"path:{tmp_path}/d.csv"},
+        "model": {"source": "hub:c/d"},
+    }
+    check_data(parse_recipe(values))
+    (tmp_path / "d.csv").write_text("\n".join(["text,target", *rows, "more,many"]))
+    with pytest.raises(DataError, match=r"d\.csv: column 'target': not a number.*row 61.*'many'"):
+        check_data(parse_recipe(values))
+    monkeypatch.setattr("posterion_jobs._submission.CHECKED_BYTES", 10)
+    check_data(parse_recipe(values))  # left to the run
+    values["data"] = {"source": "hub:a/b"}
+    check_data(parse_recipe(values))
 
 
 @pytest.mark.parametrize(
