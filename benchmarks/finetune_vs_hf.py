@@ -81,7 +81,11 @@ def round_of(arguments: argparse.Namespace, seed: int, folder: Path) -> dict[str
             "output": str(output),
         }
         spec_path.write_text(json.dumps(spec))
-        environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(arguments.threads),
+            "OMP_WAIT_POLICY": "PASSIVE",  # on a shared machine spinning threads only add noise
+        }
         subprocess.run(
             [sys.executable, str(HERE / script), str(spec_path)], check=True, env=environment
         )
