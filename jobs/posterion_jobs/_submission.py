@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posterion import DataError, ModelSourceError, RequestError
+from posterion import ArtifactError, DataError, ModelSourceError, RequestError
 from posterion.config import Home, did_you_mean, fingerprint
 from posterion_jobs._client import NAME_KEY, RUN_KEY, JobsClient, Submission
 from posterion_jobs._runs import (
@@ -205,6 +205,7 @@ def check_paths(values: Mapping[str, Any]) -> None:
     Raises:
         DataError: A data source is missing.
         ModelSourceError: The model is missing.
+        ArtifactError: Its weights are damaged.
     """
     data = values["data"]
     sources = {"data.source": data["source"]}
@@ -225,6 +226,23 @@ def check_paths(values: Mapping[str, Any]) -> None:
             f"model.source: there is no folder {model.removeprefix('path:')!r}. It should hold "
             "config.json, the weights and the tokenizer."
         )
+    if model.startswith("path:"):
+        _check_weights(Path(model.removeprefix("path:")))
+
+
+def _check_weights(directory: Path) -> None:
+    """Refuse weights whose file was cut off; only headers and sizes are looked at."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(directory.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ArtifactError(
+                f"model.source: {path} is damaged and cannot be read ({error}). Fetch the model "
+                "again."
+            ) from error
 
 
 def check_data(recipe: Recipe) -> None:
