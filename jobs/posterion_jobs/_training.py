@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+WAITING_SAID_EVERY_S = 60.0
+"""How often a run says that the cluster is full."""
+
 
 def train(
     spec: TrainingSpec, engine: EngineSection, *, emit: Emitter, tracker: Tracker
@@ -47,7 +51,7 @@ def train(
         path.unlink(missing_ok=True)
     with Forwarder(_reports_path(spec.run_dir), emit=emit, tracker=tracker):
         if engine.workers:
-            _train_on_ray(spec, engine)
+            _train_on_ray(spec, engine, emit)
         else:
             _train_here(spec, engine)
     if not result_path.exists():
@@ -68,7 +72,7 @@ def _train_here(spec: TrainingSpec, engine: EngineSection) -> None:
     _fit(spec, SoloGang())
 
 
-def _train_on_ray(spec: TrainingSpec, engine: EngineSection) -> None:
+def _train_on_ray(spec: TrainingSpec, engine: EngineSection, emit: Emitter) -> None:
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
@@ -83,6 +87,7 @@ def _train_on_ray(spec: TrainingSpec, engine: EngineSection) -> None:
         ray.init(logging_level=logging.WARNING, runtime_env={"env_vars": told})
         signal.signal(signal.SIGTERM, handler)
     _require_resources(engine)
+    _await_resources(engine, emit, RunFolder(spec.run_dir).stop_path)
     threads = str(max(1, int(engine.cpus_per_worker)))
     resources = {"CPU": engine.cpus_per_worker}
     if engine.gpus_per_worker:
@@ -166,6 +171,34 @@ def _require_resources(engine: EngineSection) -> None:
                 f"engine.workers or engine.{kind.lower()}s_per_worker, or submit to a larger "
                 "cluster with --address."
             )
+
+
+def _await_resources(engine: EngineSection, emit: Emitter, stop_path: Path) -> None:
+    """Wait until all workers have room, and say what is waited for.
+
+    Ray Train would wait as well, without a word.
+    """
+    import ray
+
+    needed = {
+        "CPU": engine.cpus_per_worker * engine.workers,
+        "GPU": engine.gpus_per_worker * engine.workers,
+    }
+    said = -WAITING_SAID_EVERY_S
+    while True:
+        free = ray.available_resources()
+        short = {kind: num for kind, num in needed.items() if num > free.get(kind, 0.0) + 1e-6}
+        if not short:
+            return
+        if stop_path.exists():
+            raise Stopped
+        if time.monotonic() - said >= WAITING_SAID_EVERY_S:
+            said = time.monotonic()
+            wanted = ", ".join(
+                f"{num:g} {kind} ({free.get(kind, 0.0):g} free)" for kind, num in short.items()
+            )
+            emit("log", level="warning", message=f"Waiting for {wanted}: other work has them.")
+        time.sleep(1.0)
 
 
 def _raise_failure(run_dir: Path) -> None:
