@@ -62,9 +62,10 @@ class Server:
 
     def kill(self) -> None:
         """SIGKILL to everything, as the kernel does when memory runs out."""
-        for process in self.processes():
+        killed = self.processes()
+        for process in killed:
             process.send_signal(signal.SIGKILL)
-        while any(_alive(process) for process in self.processes_of_port()):
+        while any(_alive(process) for process in (*killed, *self.processes_of_port())):
             time.sleep(0.05)
 
     def processes_of_port(self) -> list[psutil.Process]:
@@ -77,7 +78,10 @@ class Server:
 
 
 def _alive(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _KEPT_LOGS = 3
 _TAIL_LINES = 15
 _KILL_WAIT_S = 10.0
+_DYING_S = 5.0
+_UNKNOWN_HOLDER = "another process"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -277,20 +279,32 @@ def require_free_port(port: int, who: str, *, setting: str = "") -> None:
         f"Choose another with `posterion up --set {setting or who + '.port'}=PORT`, "
         "or end what holds it."
     )
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # A port whose last connections are only lingering is free for a server.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    deadline = time.monotonic() + _DYING_S
+    while True:
         try:
-            probe.bind(("127.0.0.1", port))
+            _bind_once(port)
+            return
         except PermissionError as error:
             raise RequestError(
                 f"Port {port} for {who} needs rights that this user does not have "
                 f"(ports below 1024 usually do). {remedy}"
             ) from error
         except OSError as error:
+            holder = port_holder(port)
+            # The threads of a killed process hold its sockets a little longer than it is seen.
+            if holder == _UNKNOWN_HOLDER and time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
             raise RequestError(
-                f"Port {port}, which {who} needs, is in use by {port_holder(port)}. {remedy}"
+                f"Port {port}, which {who} needs, is in use by {holder}. {remedy}"
             ) from error
+
+
+def _bind_once(port: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # A port whose last connections are only lingering is free for a server.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
 
 
 def port_holder(port: int) -> str:
@@ -302,7 +316,7 @@ def port_holder(port: int) -> str:
             listens = connection.status == psutil.CONN_LISTEN and connection.pid
             if listens and connection.laddr[1:2] == (port,):
                 return describe(psutil.Process(connection.pid))
-    return "another process"
+    return _UNKNOWN_HOLDER
 
 
 def _tree(pid: int, born: str) -> list[psutil.Process]:
