@@ -64,7 +64,7 @@ def running_platform() -> Iterator[None]:
             "gateway": {"port": 18000 + os.getpid() % 2000},
         }
         (Path(folder) / "platform.yaml").write_text(json.dumps(settings))
-        command = [sys.executable, "-m", "posterion.cli"]
+        command = [str(Path(sys.executable).with_name("posterion"))]
         subprocess.run([*command, "up"], check=True)
         try:
             yield
