@@ -39,9 +39,9 @@ def test_pictures_are_pngs_with_something_on_them(tmp_path, figures):
 
 
 def test_one_example_is_enough(tmp_path):
-    reliability_diagram(tmp_path / "a.png", [0.7], [1])
-    coverage_diagram(tmp_path / "b.png", [0.3])
-    residual_diagram(tmp_path / "c.png", [1.0], [1.0])
+    readable(reliability_diagram(tmp_path / "a" / "a.png", [0.7], [1]), tmp_path / "a")
+    readable(coverage_diagram(tmp_path / "b" / "b.png", [0.3]), tmp_path / "b")
+    readable(residual_diagram(tmp_path / "c" / "c.png", [1.0], [1.0]), tmp_path / "c")
 
 
 def test_prediction_has_the_published_fields_and_only_finite_numbers():
