@@ -4,18 +4,30 @@ Every layer equals its textbook definition; what is special is how little each c
 the machine at hand. ``docs/log.md`` holds the figures.
 """
 
-from posterion.models.layers._attention import attention
+from posterion.models.layers._attention import (
+    attention,
+    attention_with_weights,
+    cached_attention,
+    jagged_attention,
+)
 from posterion.models.layers._dropout import Dropout, dropout_add, dropout_generator, keep_mask
 from posterion.models.layers._linear import Linear, linear
-from posterion.models.layers._packing import TokenLayout
+from posterion.models.layers._packing import TokenGroup, TokenLayout
+from posterion.models.layers._stack import StackOutput, run_layers
 
 __all__ = [
     "Dropout",
     "Linear",
+    "StackOutput",
+    "TokenGroup",
     "TokenLayout",
     "attention",
+    "attention_with_weights",
+    "cached_attention",
     "dropout_add",
     "dropout_generator",
+    "jagged_attention",
     "keep_mask",
     "linear",
+    "run_layers",
 ]

@@ -1,31 +1,25 @@
 """Multi-head attention of packed tokens.
 
-Shapes: B examples, L tokens of the longest, T packed tokens, H heads, D features of one head.
+Shapes: B examples, L tokens of the longest, T computed tokens, H heads, D features of one head;
+n examples of a group and its own length L, T' tokens of it.
 
-On accelerators this is torch's ``scaled_dot_product_attention``. On CPUs that function
-has two weak spots: with dropout it leaves its fused kernel for a chain of full-size temporaries
-(285 ms for 18 texts of 220 tokens, forward and backward, one layer of 12 heads), and its
-fused kernel is slow for short texts and in bfloat16 (97 ms for the same without dropout).
-Batched products over blocks of heads that fit the cache take 50 ms with dropout.
+On accelerators this is torch's ``scaled_dot_product_attention``, on tokens without padding. On
+CPUs that function has two weak spots: with dropout it leaves its fused kernel for a chain of
+full-size temporaries (285 ms for 18 texts of 220 tokens, forward and backward, one layer of 12
+heads), and its fused kernel is slow for short texts and in bfloat16 (97 ms for the same without
+dropout). Batched products over blocks of heads that fit the cache take 50 ms with dropout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from posterion.models.layers._dropout import keep_scale, keep_sign, uses_keep_mask
-from posterion.models.layers._packing import TokenLayout
-
-_BLOCK_ELEMENTS = 1 << 18
-"""Attention scores treated at a time: 1 MiB in single precision, a core's second cache."""
-_LONGEST = 1024
-"""Beyond this the score matrices outgrow their use; torch's kernel never stores them."""
+from posterion.models.layers._block_attention import MAX_BLOCK_LENGTH, block_attention
+from posterion.models.layers._dropout import dropout as drop
+from posterion.models.layers._dropout import uses_keep_mask
+from posterion.models.layers._packing import TokenGroup, TokenLayout
 
 
 def attention(
@@ -36,6 +30,7 @@ def attention(
     *,
     num_heads: int,
     dropout: float = 0.0,
+    head_mask: Tensor | None = None,
 ) -> Tensor:
     """softmax(Q K^T / sqrt(D)) V, each token attending to its own example's tokens.
 
@@ -45,132 +40,201 @@ def attention(
         query: (T, H * D), as are ``key`` and ``value``.
         key: See ``query``.
         value: See ``query``.
-        layout: Which tokens belong together.
+        layout: Which tokens belong together, and who sees whom.
         num_heads: H.
         dropout: Probability of dropping an attention weight; 0 outside training.
+        head_mask: (H,) factor of each head's weights; ``None``: 1.
 
     Returns:
         (T, H * D).
     """
     if _prefers_blocks(query, layout, dropout):
-        if torch.is_grad_enabled():
-            return _BlockAttention.apply(query, key, value, layout, num_heads, dropout)  # type: ignore[no-any-return, no-untyped-call]
-        return _block_forward(query, key, value, layout, num_heads, dropout, keep=False)[0]
-
-    def heads(packed: Tensor) -> Tensor:
-        shape = (layout.batch_size, layout.length, num_heads, -1)
-        return layout.unpack(packed).view(shape).transpose(1, 2)
-
-    mask = None if layout.mask is None else layout.mask[:, None, None, :]
-    context = F.scaled_dot_product_attention(
-        heads(query), heads(key), heads(value), attn_mask=mask, dropout_p=dropout
-    )
-    return layout.pack(context.transpose(1, 2).flatten(2))
-
-
-def _prefers_blocks(query: Tensor, layout: TokenLayout, dropout: float) -> bool:
-    if not uses_keep_mask(query) or torch.is_autocast_enabled("cpu"):
-        return False
-    if dropout > 0.0:
-        return True
-    return query.dtype == torch.bfloat16 and layout.length <= _LONGEST
+        context = block_attention(query, key, value, layout, num_heads, dropout)
+    elif layout.packed and query.device.type != "cpu":
+        context = jagged_attention(query, key, value, layout, num_heads=num_heads, dropout=dropout)
+    else:
+        parts = [
+            _group_attention(*group_parts, group, layout, num_heads, dropout)
+            for *group_parts, group in zip(
+                *(layout.split(each) for each in (query, key, value)), layout.groups, strict=True
+            )
+        ]
+        context = parts[0] if len(parts) == 1 else torch.cat(parts) if parts else query
+    return context if head_mask is None else _scale_heads(context, head_mask)
 
 
-def _blocks(num_rows: int, length: int) -> Iterator[slice]:
-    step = max(1, _BLOCK_ELEMENTS // (length * length))
-    for start in range(0, num_rows, step):
-        yield slice(start, start + step)
-
-
-def _key_bias(layout: TokenLayout, num_heads: int) -> Tensor | None:
-    """(B * H, 1, L): 0 at real tokens; at padding so low that its weight is exactly 0."""
-    if layout.mask is None:
-        return None
-    bias = torch.zeros(layout.mask.shape, dtype=torch.float32)
-    bias.masked_fill_(~layout.mask, torch.finfo(torch.float32).min / 2)
-    return bias.repeat_interleave(num_heads, dim=0).unsqueeze(1)
-
-
-def _block_forward(
+def attention_with_weights(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     layout: TokenLayout,
+    *,
+    num_heads: int,
+    dropout: float = 0.0,
+    head_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`attention`, with the weights themselves, after dropout and head mask.
+
+    Plain arithmetic: the weights exist in memory anyway when someone asks for them.
+
+    Returns:
+        (T, H * D) and (B, H, L, L).
+
+    Raises:
+        ValueError: The layout is packed; ask for a rectangular one.
+    """
+    if layout.packed:
+        raise ValueError("Attention weights need a rectangular TokenLayout; this one is packed.")
+    heads = (_split_heads(each, layout.groups[0], num_heads) for each in (query, key, value))
+    context, weights = _plain_attention(
+        *heads, _mask(layout, layout.groups[0]), dropout=dropout, head_mask=head_mask
+    )
+    return layout.pack(context), weights
+
+
+def cached_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    *,
+    dropout: float = 0.0,
+    causal: bool = False,
+    head_mask: Tensor | None = None,
+    weights: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention of a few queries to many keys: decoding with a cache, and cross-attention.
+
+    Args:
+        query: (B, H, Lq, D).
+        key: (B, H, Lk, D), as is ``value``.
+        value: See ``key``.
+        mask: (B or 1, H or 1, Lq, Lk), true where the row may see the column, or floating point,
+            added to the scores; ``None``: all is seen.
+        dropout: Probability of dropping an attention weight; 0 outside training.
+        causal: Row i of the last Lq positions sees no later one; only without ``mask``.
+        head_mask: (H,) factor of each head's weights.
+        weights: Whether to return the weights too.
+
+    Returns:
+        (B, Lq, H * D), and (B, H, Lq, Lk) or ``None``.
+    """
+    if causal and mask is None and query.shape[2] > 1:
+        shape = (query.shape[2], key.shape[2])
+        seen = torch.ones(shape, dtype=torch.bool, device=query.device)
+        mask = seen.tril(shape[1] - shape[0])[None, None]
+    if weights:
+        return _plain_attention(query, key, value, mask, dropout=dropout, head_mask=head_mask)
+    context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+    context = context.transpose(1, 2).flatten(2)
+    return context if head_mask is None else _scale_heads(context, head_mask), None
+
+
+def jagged_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: TokenLayout,
+    *,
+    num_heads: int,
+    dropout: float = 0.0,
+) -> Tensor:
+    """:func:`attention` of a packed layout on nested tensors: variable-length fused kernels.
+
+    Computes nothing for padding on accelerators; runs on CPUs too, where other ways are faster.
+    """
+    assert layout.lengths is not None
+    present = [length for length in layout.lengths if length]
+    offsets = layout.offsets[len(layout.lengths) - len(present) :]
+
+    def heads(packed: Tensor) -> Tensor:
+        return torch.nested.nested_tensor_from_jagged(
+            packed.view(packed.shape[0], num_heads, -1),
+            offsets,
+            min_seqlen=present[0],
+            max_seqlen=present[-1],
+        ).transpose(1, 2)
+
+    context = F.scaled_dot_product_attention(
+        heads(query), heads(key), heads(value), dropout_p=dropout, is_causal=layout.causal
+    )
+    return context.transpose(1, 2).values().flatten(1)
+
+
+def _prefers_blocks(query: Tensor, layout: TokenLayout, dropout: float) -> bool:
+    if not uses_keep_mask(query) or torch.is_autocast_enabled("cpu") or layout.bias is not None:
+        return False
+    if dropout > 0.0:
+        return True
+    return query.dtype == torch.bfloat16 and layout.length <= MAX_BLOCK_LENGTH
+
+
+def _group_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    group: TokenGroup,
+    layout: TokenLayout,
     num_heads: int,
     dropout: float,
+) -> Tensor:
+    """What torch itself offers, for one group: (T', H * D) to the same."""
+    # Within a packed group examples begin at the left, so that a causal row never sees padding.
+    plainly_causal = layout.causal and (layout.packed or group.mask is None)
+    plainly_causal = plainly_causal and layout.bias is None
+    context = F.scaled_dot_product_attention(
+        _split_heads(query, group, num_heads),
+        _split_heads(key, group, num_heads),
+        _split_heads(value, group, num_heads),
+        attn_mask=None if plainly_causal else _mask(layout, group),
+        dropout_p=dropout,
+        is_causal=plainly_causal,
+    )
+    return group.from_rectangle(context.transpose(1, 2).flatten(2))
+
+
+def _split_heads(packed: Tensor, group: TokenGroup, num_heads: int) -> Tensor:
+    """(T', H * D) to (n, H, L, D)."""
+    rectangle = group.to_rectangle(packed)
+    return rectangle.view(group.num_examples, group.length, num_heads, -1).transpose(1, 2)
+
+
+def _mask(layout: TokenLayout, group: TokenGroup) -> Tensor | None:
+    """(n or 1, H or 1, 1 or L, L): true where seen, or floating point and added; or ``None``."""
+    mask = None if group.mask is None else group.mask[:, None, None, :]
+    if layout.causal:
+        device = next((each.device for each in (layout.bias, group.mask) if each is not None), None)
+        shape = (group.length, group.length)
+        seen = torch.ones(shape, dtype=torch.bool, device=device).tril()[None, None]
+        mask = seen if mask is None else mask & seen
+    if layout.bias is None:
+        return mask
+    return layout.bias if mask is None else layout.bias.masked_fill(~mask, float("-inf"))
+
+
+def _plain_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
     *,
-    keep: bool,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The context (T, H * D), and, if ``keep``, what the backward pass needs.
-
-    The last of these are the probabilities (B * H, L, L), negative where dropped: one tensor says
-    both what the softmax gave and what dropout took.
-    """
-    dtype = query.dtype
-    query, key, value = (layout.to_heads(each, num_heads) for each in (query, key, value))
-    num_rows, length, head_size = query.shape
-    bias = _key_bias(layout, num_heads)
-    context = torch.empty_like(query)
-    probabilities = query.new_empty(num_rows, length, length) if keep else None
-    unused = query.new_zeros(1)
-    for block in _blocks(num_rows, length):
-        scores = torch.baddbmm(
-            unused, query[block], key[block].transpose(1, 2), beta=0, alpha=head_size**-0.5
-        ).float()
-        if bias is not None:
-            scores.add_(bias[block])
-        weights = torch.softmax(scores, dim=-1)
-        weights = (
-            weights.to(dtype) if probabilities is None else probabilities[block].copy_(weights)
-        )
-        if dropout > 0.0:
-            weights = weights.mul_(keep_sign(weights.shape, dropout, dtype)).clamp_min(0)
-        torch.bmm(weights, value[block], out=context[block])
-    if dropout > 0.0:
-        context.mul_(keep_scale(dropout))
-    saved = () if probabilities is None else (query, key, value, probabilities)
-    return layout.from_heads(context), saved
+    dropout: float,
+    head_mask: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """(B, H, Lq, D) and (B, H, Lk, D) to (B, Lq, H * D) and the weights (B, H, Lq, Lk)."""
+    scores = torch.matmul(query, key.transpose(2, 3)) * query.shape[-1] ** -0.5
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask.to(scores.device), torch.finfo(scores.dtype).min)
+    elif mask is not None:
+        scores = scores + mask
+    weights = drop(torch.softmax(scores, dim=-1), dropout)
+    if head_mask is not None:
+        weights = weights * head_mask.to(weights.dtype)[:, None, None]
+    return torch.matmul(weights, value).transpose(1, 2).flatten(2), weights
 
 
-class _BlockAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        layout: TokenLayout,
-        num_heads: int,
-        dropout: float,
-    ) -> Tensor:
-        context, saved = _block_forward(query, key, value, layout, num_heads, dropout, keep=True)
-        ctx.save_for_backward(*saved)
-        ctx.layout, ctx.num_heads, ctx.dropout = layout, num_heads, dropout
-        return context
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, probabilities = ctx.saved_tensors
-        dtype, dropped = query.dtype, ctx.dropout > 0.0
-        grad = ctx.layout.to_heads(grad, ctx.num_heads)
-        if dropped:
-            grad = grad * keep_scale(ctx.dropout)
-        grads = [torch.empty_like(query) for _ in range(3)]
-        for block in _blocks(query.shape[0], query.shape[1]):
-            weights = probabilities[block]
-            kept = weights.clamp_min(0) if dropped else weights
-            torch.bmm(kept.transpose(1, 2), grad[block], out=grads[2][block])
-            grad_weights = torch.bmm(grad[block], value[block].transpose(1, 2))
-            if dropped:
-                grad_weights = torch.ops.aten.threshold_backward(grad_weights, weights, 0)
-                weights = weights.abs()
-            grad_scores = torch.ops.aten._softmax_backward_data(
-                grad_weights.float(), weights.float(), -1, torch.float32
-            ).to(dtype)
-            torch.bmm(grad_scores, key[block], out=grads[0][block])
-            torch.bmm(grad_scores.transpose(1, 2), query[block], out=grads[1][block])
-        scale = query.shape[-1] ** -0.5
-        grads[0].mul_(scale)
-        grads[1].mul_(scale)
-        return *(ctx.layout.from_heads(each) for each in grads), None, None, None
+def _scale_heads(context: Tensor, head_mask: Tensor) -> Tensor:
+    """Multiply each head of (..., H * D): the same as multiplying its weights."""
+    num_heads = head_mask.shape[0]
+    heads = context.unflatten(-1, (num_heads, -1)) * head_mask.to(context.dtype)[:, None]
+    return heads.flatten(-2)
