@@ -50,14 +50,13 @@ def attention(
     """
     if _prefers_blocks(query, layout, dropout):
         context = block_attention(query, key, value, layout, num_heads, dropout)
-    elif layout.packed and query.device.type != "cpu":
+    elif layout.packed and not layout.causal and query.device.type != "cpu":
         context = jagged_attention(query, key, value, layout, num_heads=num_heads, dropout=dropout)
     else:
+        queries, keys, values = (layout.split(each) for each in (query, key, value))
         parts = [
-            _group_attention(*group_parts, group, layout, num_heads, dropout)
-            for *group_parts, group in zip(
-                *(layout.split(each) for each in (query, key, value)), layout.groups, strict=True
-            )
+            _group_attention(q, k, v, group, layout, num_heads, dropout)
+            for q, k, v, group in zip(queries, keys, values, layout.groups, strict=True)
         ]
         context = parts[0] if len(parts) == 1 else torch.cat(parts) if parts else query
     return context if head_mask is None else _scale_heads(context, head_mask)
@@ -85,9 +84,14 @@ def attention_with_weights(
     """
     if layout.packed:
         raise ValueError("Attention weights need a rectangular TokenLayout; this one is packed.")
-    heads = (_split_heads(each, layout.groups[0], num_heads) for each in (query, key, value))
+    group = layout.groups[0]
     context, weights = _plain_attention(
-        *heads, _mask(layout, layout.groups[0]), dropout=dropout, head_mask=head_mask
+        _split_heads(query, group, num_heads),
+        _split_heads(key, group, num_heads),
+        _split_heads(value, group, num_heads),
+        _mask(layout, group),
+        dropout=dropout,
+        head_mask=head_mask,
     )
     return layout.pack(context), weights
 
@@ -142,6 +146,7 @@ def jagged_attention(
     """:func:`attention` of a packed layout on nested tensors: variable-length fused kernels.
 
     Computes nothing for padding on accelerators; runs on CPUs too, where other ways are faster.
+    Not for causal layouts, which torch does not offer for all types and sizes.
     """
     assert layout.lengths is not None
     present = [length for length in layout.lengths if length]
@@ -156,7 +161,7 @@ def jagged_attention(
         ).transpose(1, 2)
 
     context = F.scaled_dot_product_attention(
-        heads(query), heads(key), heads(value), dropout_p=dropout, is_causal=layout.causal
+        heads(query), heads(key), heads(value), dropout_p=dropout
     )
     return context.transpose(1, 2).values().flatten(1)
 
@@ -236,5 +241,5 @@ def _plain_attention(
 def _scale_heads(context: Tensor, head_mask: Tensor) -> Tensor:
     """Multiply each head of (..., H * D): the same as multiplying its weights."""
     num_heads = head_mask.shape[0]
-    heads = context.unflatten(-1, (num_heads, -1)) * head_mask.to(context.dtype)[:, None]
+    heads = context.view(*context.shape[:-1], num_heads, -1) * head_mask.to(context)[:, None]
     return heads.flatten(-2)

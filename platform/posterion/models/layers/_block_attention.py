@@ -112,12 +112,12 @@ def _forward(
     contexts: list[Tensor] = []
     saved: list[Tensor] = []
     for group in layout.groups:
-        parts = [group.to_heads(each[group.rows], num_heads) for each in (query, key, value)]
+        q, k, v = (group.to_heads(each[group.rows], num_heads) for each in (query, key, value))
         bias = _score_bias(group, layout, num_heads)
-        context, probabilities = _group_forward(*parts, bias, dropout, keep=keep)
+        context, probabilities = _group_forward(q, k, v, bias, dropout, keep=keep)
         contexts.append(group.from_heads(context))
         if probabilities is not None:
-            saved += [*parts, probabilities]
+            saved += [q, k, v, probabilities]
     if len(contexts) == 1:
         return contexts[0], saved
     return torch.cat(contexts) if contexts else torch.empty_like(query), saved

@@ -190,9 +190,9 @@ class TokenLayout:
 
     def split(self, packed: Tensor) -> Sequence[Tensor]:
         """(T, ...) to (T', ...) of each group."""
-        if len(self.groups) == 1:
-            return (packed,)
-        return packed.split([group.rows.stop - group.rows.start for group in self.groups])
+        if len(self.groups) <= 1:
+            return (packed,) * len(self.groups)
+        return torch.split(packed, [group.rows.stop - group.rows.start for group in self.groups])
 
 
 def _groups(lengths: Sequence[int], device: torch.device) -> Iterator[TokenGroup]:
