@@ -5,14 +5,17 @@ repository can check their own tasks with the same tests.
 """
 
 from posterion.testing._contract import CheckedTask, check_task
-from posterion.testing._parity import check_encoder_parity
+from posterion.testing._encoder_parity import check_encoder_parity
+from posterion.testing._parity import Parity, check_model_parity
 from posterion.testing._tiny import TINY_WORDS, tiny_bert
 from posterion.testing._training import run_workers, start_workers, tiny_recipe, tiny_training
 
 __all__ = [
     "TINY_WORDS",
     "CheckedTask",
+    "Parity",
     "check_encoder_parity",
+    "check_model_parity",
     "check_task",
     "run_workers",
     "start_workers",
