@@ -1,57 +1,81 @@
 """Tokenization on the `tokenizers` library, without truncation or padding.
 
 What a model may see at most is decided by windows, never by a silent cut, so whatever
-truncation or padding a checkpoint's ``tokenizer.json`` declares is switched off.
+truncation or padding a checkpoint's ``tokenizer.json`` declares is switched off. Windows are cut
+from the ids of the whole text; a window's text is never tokenized again, so no id depends on where
+a window begins.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from posterion._exceptions import DataError, ModelSourceError
-
-TOKENIZER_FILE = "tokenizer.json"
-
-COMPANION_FILES = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
+from posterion.text._files import (
+    COMPANION_FILES,
+    SETTINGS_FILE,
+    pad_id,
+    padding_side,
+    read_backend,
+    read_json,
+    write_backend,
+    write_vocabulary,
 )
-"""Files beside ``tokenizer.json`` by which other libraries recognise the tokenizer."""
+from posterion.text._windows import (
+    NOWHERE,
+    Frame,
+    OffsetEncoding,
+    PairWindow,
+    check_pair,
+    check_room,
+    frame_pair,
+    starts,
+)
+
+_BATCH = 1024  # Texts whose encodings, with offsets some 200 bytes a token, are alive together
 
 
 class Tokenizer:
-    """Texts to token ids and to overlapping windows of them.
+    """Texts to token ids, to overlapping windows of them, and to their places in the text.
 
-    Thread-safe; batches are encoded in parallel unless ``TOKENIZERS_PARALLELISM`` forbids.
+    Special tokens that are written out in a text, e.g. ``[MASK]``, become the special token, as
+    in ``transformers``. Thread-safe; batches are encoded in parallel unless
+    ``TOKENIZERS_PARALLELISM`` forbids.
     """
 
-    def __init__(self, backend: Any, *, pad_id: int, directory: Path) -> None:
+    def __init__(
+        self,
+        backend: Any,
+        *,
+        pad_id: int,
+        directory: Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+        padding_side: Literal["left", "right"] = "right",
+    ) -> None:
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
         self._directory = directory
+        self._settings = settings
         self.pad_id = pad_id
         """Id that fills batches; masked out wherever it stands."""
-        self._prefix, self._suffix = _special_tokens(backend)
+        self.padding_side = padding_side
+        """Where the architecture expects batches to be filled."""
+        self._frame = Frame.of(backend, 1)
 
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Read the tokenizer of a checkpoint folder.
 
-        Without ``tokenizer.json`` the folder's tokenizer is converted by ``transformers``.
+        ``tokenizer.json`` if there is one, else ``vocab.json`` with ``merges.txt``, ``vocab.txt``
+        or ``spiece.model`` of BERT, DistilBERT, RoBERTa, GPT-2, ALBERT or XLNet, else what
+        ``transformers`` converts.
 
         Raises:
             ModelSourceError: No folder, no tokenizer in it, or a damaged one.
@@ -59,9 +83,16 @@ class Tokenizer:
         directory = Path(directory)
         if not directory.is_dir():
             raise ModelSourceError(f"{directory}: no such folder, so no tokenizer can be read")
-        path = directory / TOKENIZER_FILE
-        backend = _read_backend(path) if path.is_file() else _convert_backend(directory)
-        return cls(backend, pad_id=_pad_id(directory, backend), directory=directory)
+        backend, lacking = read_backend(directory)
+        settings = {**lacking, **read_json(directory / SETTINGS_FILE)}
+        config = read_json(directory / "config.json")
+        return cls(
+            backend,
+            pad_id=pad_id(settings, config, backend),
+            directory=directory,
+            settings=lacking or None,
+            padding_side=padding_side(settings, config),
+        )
 
     @property
     def vocabulary_size(self) -> int:
@@ -71,7 +102,12 @@ class Tokenizer:
     @property
     def num_special_tokens(self) -> int:
         """Special tokens around a single text."""
-        return len(self._prefix) + len(self._suffix)
+        return self._frame.size
+
+    @property
+    def num_special_tokens_of_pair(self) -> int:
+        """Special tokens around two texts."""
+        return self._pair_frame.size
 
     @property
     def fingerprint(self) -> str:
@@ -79,13 +115,56 @@ class Tokenizer:
         canonical = json.dumps(json.loads(self._backend.to_str()), sort_keys=True)
         return hashlib.sha256(f"{self.pad_id}\n{canonical}".encode()).hexdigest()
 
+    def token_id(self, token: str) -> int | None:
+        """Id of a token as the vocabulary writes it; ``None`` if it has no such token."""
+        found = self._backend.token_to_id(token)
+        return None if found is None else int(found)
+
+    def tokens(self, ids: Sequence[int]) -> list[str | None]:
+        """Tokens as the vocabulary writes them; ``None`` for an id that it does not have."""
+        return [self._backend.id_to_token(token) for token in ids]
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, special tokens included, whatever the length."""
-        return [encoding.ids for encoding in self._encode_batch(texts, add_special_tokens=True)]
+        """Token ids of each text, special tokens included, whatever the length.
+
+        Raises:
+            DataError: A row that is not a valid text.
+        """
+        before, after = self._frame.ids
+        return [[*before, *encoding.ids, *after] for encoding in self._encode_all(texts)]
+
+    def encode_offsets(self, texts: Sequence[str]) -> list[OffsetEncoding]:
+        """Token ids of each text and the place of each token in it.
+
+        Offsets count characters (code points) of the text as given, whatever normalisation does
+        to it. Where one character is several tokens, each has the span of the character.
+
+        Raises:
+            DataError: A row that is not a valid text.
+        """
+        before, after = self._frame.ids
+        return [
+            OffsetEncoding(
+                ids=[*before, *encoding.ids, *after],
+                offsets=[*[NOWHERE] * len(before), *encoding.offsets, *[NOWHERE] * len(after)],
+                special_mask=[
+                    *[True] * len(before),
+                    *[False] * len(encoding),
+                    *[True] * len(after),
+                ],
+            )
+            for encoding in self._encode_all(texts, offsets=True)
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, without special tokens."""
         return str(self._backend.decode(list(ids), skip_special_tokens=True))
+
+    def token_type_ids(self, window: Sequence[int]) -> list[int]:
+        """Segment of each token of a window of one text, as the architecture counts them."""
+        before, after = self._frame.types
+        own = self._frame.text_types[0]
+        return [*before, *[own] * (len(window) - self._frame.size), *after]
 
     def windows(self, text: str, max_length: int, stride: int) -> list[list[int]]:
         """Windows of one text; see :meth:`batch_windows`."""
@@ -100,104 +179,95 @@ class Tokenizer:
         special tokens and the overlaps, the windows of a text concatenate to its tokens.
 
         Raises:
-            DataError: ``max_length`` leaves no room beyond special tokens and overlap.
+            DataError: ``max_length`` leaves no room beyond special tokens and overlap, or a row is
+                not a valid text.
         """
-        room = max_length - self.num_special_tokens
-        if not 0 <= stride < room:
-            raise DataError(
-                f"windows of {max_length} tokens cannot overlap by {stride}: after "
-                f"{self.num_special_tokens} special tokens there is room for {room}, and the "
-                "overlap must be smaller; raise data.max_length"
-            )
+        room = check_room(max_length, self.num_special_tokens, stride)
+        before, after = self._frame.ids
         return [
-            self._cut(encoding.ids, room, stride)
-            for encoding in self._encode_batch(texts, add_special_tokens=False)
+            [
+                [*before, *ids[start : start + room], *after]
+                for start in starts(len(ids), room, stride)
+            ]
+            for ids in (encoding.ids for encoding in self._encode_all(texts))
         ]
 
+    def pair_windows(
+        self, first: Sequence[str], second: Sequence[str], max_length: int, stride: int
+    ) -> list[list[PairWindow]]:
+        """Put each first text, whole, before windows of the second, e.g. a question and a passage.
+
+        Neighbouring windows share ``stride`` tokens of the second text. Without the overlaps, the
+        windows' tokens of the second text concatenate to its tokens.
+
+        Raises:
+            DataError: Not as many first texts as second ones, a row that is not a valid text,
+                or a first text so long that a window cannot move over the second.
+        """
+        if len(first) != len(second):
+            raise DataError(
+                f"{len(first)} first texts and {len(second)} second ones cannot be paired; give "
+                "as many of the one as of the other"
+            )
+        check_room(max_length, self._pair_frame.size, stride)
+        rows: list[list[PairWindow]] = []
+        pairs = zip(self._encode_all(first), self._encode_all(second, offsets=True), strict=True)
+        for row, (question, context) in enumerate(pairs, start=1):
+            head, ids = question.ids, context.ids
+            room = max_length - self._pair_frame.size - len(head)
+            check_pair(row, len(head), len(ids), room, stride)
+            rows.append(
+                list(frame_pair(self._pair_frame, head, ids, context.offsets, room, stride))
+            )
+        return rows
+
     def save(self, directory: Path) -> None:
-        """Write the tokenizer so that this class and ``transformers`` load it again."""
+        """Write the tokenizer so that this class and ``transformers`` load it again.
+
+        ``tokenizer.json`` and ``tokenizer_config.json``; for byte-level BPE ``vocab.json`` and
+        ``merges.txt`` too, for WordPiece ``vocab.txt``.
+        """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        for name in COMPANION_FILES:
-            source = self._directory / name
-            if source.is_file() and source.resolve() != (directory / name).resolve():
-                shutil.copyfile(source, directory / name)
-        partial = directory / f".{TOKENIZER_FILE}.{os.getpid()}.partial"
-        partial.write_text(self._backend.to_str(), encoding="utf-8")
-        os.replace(partial, directory / TOKENIZER_FILE)
+        if self._directory is not None:
+            for name in COMPANION_FILES:
+                source = self._directory / name
+                if source.is_file() and source.resolve() != (directory / name).resolve():
+                    shutil.copyfile(source, directory / name)
+        if self._settings is not None:
+            write_vocabulary(self._backend, self._settings, directory)
+        write_backend(self._backend, directory)
 
-    def _encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[Any]:
-        for row, text in enumerate(texts, start=1):
-            if not isinstance(text, str):
-                raise DataError(f"row {row}: cannot tokenize {text!r}; give a text")
-        encodings: list[Any] = self._backend.encode_batch_fast(
-            list(texts), add_special_tokens=add_special_tokens
-        )
-        return encodings
+    @cached_property
+    def _pair_frame(self) -> Frame:
+        return Frame.of(self._backend, 2)
 
-    def _cut(self, ids: list[int], room: int, stride: int) -> list[list[int]]:
-        if len(ids) <= room:
-            return [[*self._prefix, *ids, *self._suffix]]
-        # The last start is the first whose window reaches the end.
-        starts = range(0, len(ids) - stride, room - stride)
-        return [[*self._prefix, *ids[start : start + room], *self._suffix] for start in starts]
+    def _encode_all(self, texts: Sequence[str], *, offsets: bool = False) -> Iterator[Any]:
+        """Encodings of the texts without special tokens, a bounded number alive at once."""
+        encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast
+        for start in range(0, len(texts), _BATCH):
+            batch = list(texts[start : start + _BATCH])
+            for row, text in enumerate(batch, start=start + 1):
+                if not isinstance(text, str):
+                    raise DataError(f"row {row}: cannot tokenize {text!r}; give a text")
+            try:
+                yield from encode(batch, add_special_tokens=False)
+            except (TypeError, UnicodeEncodeError) as error:
+                for row, text in enumerate(batch, start=start + 1):
+                    check_text(text, f"row {row}", error)
+                raise
 
 
-def _read_backend(path: Path) -> Any:
-    from tokenizers import Tokenizer as Backend
+def check_text(text: str, name: str, cause: Exception | None = None) -> None:
+    """Refuse half a surrogate pair, which is no character and has no UTF-8 bytes.
 
+    Raises:
+        DataError: Names the text, the character and its place.
+    """
     try:
-        return Backend.from_file(str(path))
-    except Exception as error:
-        # The Rust library raises bare Exception for whatever is wrong with the file.
-        raise ModelSourceError(
-            f"{path}: not a readable tokenizer ({error}); copy the checkpoint again"
-        ) from error
-
-
-def _convert_backend(directory: Path) -> Any:
-    if not any((directory / name).is_file() for name in COMPANION_FILES):
-        raise ModelSourceError(
-            f"{directory}: no tokenizer here; expected {TOKENIZER_FILE}, or vocabulary files "
-            "that transformers can convert"
-        )
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
-        return tokenizer.backend_tokenizer
-    except (OSError, ValueError, AttributeError, ImportError) as error:
-        raise ModelSourceError(
-            f"{directory}: its tokenizer cannot be converted ({error}); add a {TOKENIZER_FILE}"
-        ) from error
-
-
-def _pad_id(directory: Path, backend: Any) -> int:
-    """The padding token's id: as configured, else by its usual names, else the end's."""
-    settings = _read_json(directory / "tokenizer_config.json")
-    for name in (settings.get("pad_token"), "[PAD]", "<pad>", settings.get("eos_token")):
-        token = name.get("content") if isinstance(name, dict) else name
-        found = backend.token_to_id(token) if isinstance(token, str) else None
-        if found is not None:
-            return int(found)
-    configured = _read_json(directory / "config.json").get("pad_token_id")
-    return configured if isinstance(configured, int) else 0
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, OSError) as error:
-        raise ModelSourceError(f"{path}: not readable JSON ({error})") from error
-    return values if isinstance(values, dict) else {}
-
-
-def _special_tokens(backend: Any) -> tuple[list[int], list[int]]:
-    """Special tokens before and after a single text."""
-    encoding = backend.encode("a", add_special_tokens=True)
-    plain = backend.encode("a", add_special_tokens=False).ids
-    mask = encoding.special_tokens_mask
-    before = next((i for i, special in enumerate(mask) if not special), 0)
-    return encoding.ids[:before], encoding.ids[before + len(plain) :]
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{name}: character {error.start + 1} is {text[error.start]!a}, half a surrogate "
+            "pair, which is not valid text; read the source again as UTF-8 or UTF-16"
+        ) from (cause or error)
