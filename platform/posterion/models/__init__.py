@@ -25,6 +25,16 @@ from posterion.models.distilbert import (
     DistilBertPreTrainedModel,
 )
 from posterion.models.pooling import POOLINGS
+from posterion.models.xlnet import (
+    XLNetForMultipleChoice,
+    XLNetForQuestionAnswering,
+    XLNetForQuestionAnsweringSimple,
+    XLNetForSequenceClassification,
+    XLNetForTokenClassification,
+    XLNetLMHeadModel,
+    XLNetModel,
+    XLNetPreTrainedModel,
+)
 
 __all__ = [
     "POOLINGS",
@@ -46,6 +56,14 @@ __all__ = [
     "DistilBertPreTrainedModel",
     "LoadReport",
     "TextModel",
+    "XLNetForMultipleChoice",
+    "XLNetForQuestionAnswering",
+    "XLNetForQuestionAnsweringSimple",
+    "XLNetForSequenceClassification",
+    "XLNetForTokenClassification",
+    "XLNetLMHeadModel",
+    "XLNetModel",
+    "XLNetPreTrainedModel",
     "load_encoder",
     "resolve_model",
 ]
