@@ -6,17 +6,26 @@ repository can check their own tasks with the same tests.
 
 from posterion.testing._contract import CheckedTask, check_task
 from posterion.testing._encoder_parity import check_encoder_parity
+from posterion.testing._hostile_texts import hostile_texts, long_texts
+from posterion.testing._model_contract import MODEL_CHECKS, check_model
+from posterion.testing._model_family import ModelFamily, randomize
 from posterion.testing._parity import Parity, check_model_parity
 from posterion.testing._tiny import TINY_WORDS, tiny_bert
 from posterion.testing._training import run_workers, start_workers, tiny_recipe, tiny_training
 
 __all__ = [
+    "MODEL_CHECKS",
     "TINY_WORDS",
     "CheckedTask",
+    "ModelFamily",
     "Parity",
     "check_encoder_parity",
+    "check_model",
     "check_model_parity",
     "check_task",
+    "hostile_texts",
+    "long_texts",
+    "randomize",
     "run_workers",
     "start_workers",
     "tiny_bert",
