@@ -45,6 +45,8 @@ class DropInModel(PreTrainedModel):  # type: ignore[misc]
     """Fields of the configuration that hold the encoder's dropout rates."""
     summary_at: ClassVar[Literal["first", "last"]] = "first"
     """Which real token stands for the whole text."""
+    pretraining_weights: ClassVar[tuple[str, ...]] = ()
+    """Weights of the encoder that only pretraining uses; fine-tuning leaves them as they are."""
 
     @classmethod
     def from_pretrained(
@@ -117,6 +119,21 @@ class DropInModel(PreTrainedModel):  # type: ignore[misc]
         if match:
             return int(match.group(1)) + 1
         return 0 if "embedding" in name else num_layers + 1
+
+    @classmethod
+    def max_tokens(cls, config: Any) -> int | None:
+        """Tokens of the longest text that a configuration has positions for; ``None``: any."""
+        positions = getattr(config, "max_position_embeddings", None)
+        return positions if positions and positions > 0 else None
+
+    def text_inputs(self, input_ids: Tensor, attention_mask: Tensor | None) -> dict[str, Any]:
+        """Arguments of a forward pass over single texts in the published tokenizer's frame.
+
+        Args:
+            input_ids: (B, L).
+            attention_mask: (B, L), non-zero at real tokens; ``None``: all are.
+        """
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
 
     def flops_per_token(self, length: float) -> float:
         """Floating-point operations of the encoder's forward pass per token.

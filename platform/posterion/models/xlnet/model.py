@@ -37,6 +37,7 @@ class XLNetPreTrainedModel(DropInModel):
     _no_split_modules = ["XLNetLayer"]
     dropout_fields = ("dropout", "summary_last_dropout")
     summary_at = "last"
+    pretraining_weights = ("mask_emb",)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -53,6 +54,19 @@ class XLNetPreTrainedModel(DropInModel):
         if any(part in _EMBEDDINGS for part in name.split(".")):
             return 0
         return super().layer_of(name, num_layers)
+
+    def text_inputs(self, input_ids: Tensor, attention_mask: Tensor | None) -> dict[str, Any]:
+        """See :meth:`DropInModel.text_inputs`.
+
+        The token that stands for the text has a segment of its own, as the tokenizer says.
+        """
+        last = torch.full_like(input_ids[:, :1], input_ids.shape[1] - 1)
+        if attention_mask is not None:
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+            last = torch.where(attention_mask != 0, positions, 0).amax(dim=1, keepdim=True)
+        segments = torch.zeros_like(input_ids).scatter_(1, last, 2)
+        inputs = super().text_inputs(input_ids, attention_mask)
+        return {**inputs, "token_type_ids": segments, "use_mems": False}
 
     def flops_per_token(self, length: float) -> float:
         """See :meth:`DropInModel.flops_per_token`.
