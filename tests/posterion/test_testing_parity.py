@@ -6,8 +6,7 @@ import pytest
 import torch
 import transformers
 
-from posterion.testing import check_model_parity
-from posterion.testing.drawn import randomize
+from posterion.testing import check_model_parity, randomize
 
 MASK = torch.arange(7)[None] < torch.tensor([7, 2, 4])[:, None]
 

@@ -5,7 +5,7 @@ architecture brings a strategy of configurations (and, where it has inputs of it
 strategy of those); the heads and the inputs that all architectures share are drawn here.
 """
 
-from posterion.testing.drawn._cases import ModelCase, model_cases, randomize
+from posterion.testing.drawn._cases import ModelCase, model_cases
 from posterion.testing.drawn._configs import (
     albert_configs,
     bert_configs,
@@ -20,7 +20,6 @@ __all__ = [
     "bert_configs",
     "distilbert_configs",
     "model_cases",
-    "randomize",
     "roberta_configs",
     "xlnet_configs",
     "xlnet_inputs",

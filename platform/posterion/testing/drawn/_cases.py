@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
+from posterion.testing._model_family import random_model
 from posterion.testing.drawn._labels import draw_labels
 
 ExtraInputs = Callable[[str, Any, dict[str, Any]], "st.SearchStrategy[dict[str, Any]]"]
@@ -50,27 +51,8 @@ class ModelCase:
     def build(self, model_class: Any) -> Any:
         """A model of ``model_class`` with random weights, in the case's mode."""
         config = type(self.config).from_dict(self.config.to_dict())
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            model = model_class._from_config(config, attn_implementation=self.attention)
-            randomize(model)
+        model = random_model(model_class, config, seed=self.seed, attention=self.attention)
         return model.train(self.training)
-
-
-def randomize(model: torch.nn.Module) -> None:
-    """Give every trained parameter a value that its initialisation would not.
-
-    Zero biases and unit scales would hide that they are left out.
-    """
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            if parameter.dim() > 1:
-                parameter.normal_(0.0, 0.3)
-            else:
-                centre = 1.0 if name.lower().endswith("norm.weight") else 0.0
-                parameter.normal_(centre, 0.2)
 
 
 @st.composite
@@ -103,7 +85,7 @@ def model_cases(
     inputs = _draw_texts(draw, name, config, accepted, shape, generator)
     square = not only_eager and len(shape) == 2
     inputs.update(_draw_mask(draw, config, inputs, shape, square, generator))
-    inputs.update(draw_labels(draw, name, config, inputs, generator))
+    inputs.update(draw_labels(draw, name, config, inputs, shape, generator))
     if extra_inputs is not None:
         inputs = draw(extra_inputs(name, config, inputs))
     _draw_decoder_inputs(draw, config, accepted, inputs, generator)
