@@ -14,6 +14,10 @@ from posterion.models.distilbert.config import NORM_EPS, DistilBertConfig
 from posterion.models.layers import Dropout, TokenLayout
 
 
+class PositionEmbeddings(nn.Embedding):
+    """A vector for each position, of a class of its own because it may begin as sinusoids."""
+
+
 class DistilBertEmbeddings(nn.Module):
     """Word and position of each token to its vector."""
 
@@ -22,7 +26,7 @@ class DistilBertEmbeddings(nn.Module):
         self.word_embeddings = nn.Embedding(
             config.vocab_size, config.dim, padding_idx=config.pad_token_id
         )
-        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.dim)
+        self.position_embeddings = PositionEmbeddings(config.max_position_embeddings, config.dim)
         self.LayerNorm = nn.LayerNorm(config.dim, eps=NORM_EPS)
         self.dropout = Dropout(config.dropout)
 

@@ -25,7 +25,11 @@ from transformers.utils.generic import can_return_tuple
 
 from posterion.models._drop_in import DropInModel, only_one, output_flags, text_layout
 from posterion.models.distilbert.config import NORM_EPS, DistilBertConfig, check_config
-from posterion.models.distilbert.embeddings import DistilBertEmbeddings, sinusoids
+from posterion.models.distilbert.embeddings import (
+    DistilBertEmbeddings,
+    PositionEmbeddings,
+    sinusoids,
+)
 from posterion.models.distilbert.student import student_config, student_weights
 from posterion.models.layers import (
     Linear,
@@ -135,12 +139,11 @@ class DistilBertPreTrainedModel(DropInModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, DistilBertEmbeddings) and self.config.sinusoidal_pos_embds:
-            weight = module.position_embeddings.weight
-            with _whole(weight):
-                init.copy_(weight, sinusoids(*weight.shape))
+        if isinstance(module, PositionEmbeddings) and self.config.sinusoidal_pos_embds:
+            with _whole(module.weight):
+                init.copy_(module.weight, sinusoids(*module.weight.shape))
 
-    def get_position_embeddings(self) -> nn.Embedding:
+    def get_position_embeddings(self) -> PositionEmbeddings:
         """The position embeddings."""
         embeddings: DistilBertEmbeddings = self.base_model.embeddings
         return embeddings.position_embeddings
@@ -153,7 +156,7 @@ class DistilBertPreTrainedModel(DropInModel):
         where the configuration says ``sinusoidal_pos_embds``.
         """
         old = self.get_position_embeddings().weight
-        new = nn.Embedding(new_num_position_embeddings, self.config.dim).to(old)
+        new = PositionEmbeddings(new_num_position_embeddings, self.config.dim).to(old)
         with _whole(old):
             if self.config.sinusoidal_pos_embds:
                 new.weight.copy_(sinusoids(*new.weight.shape))
