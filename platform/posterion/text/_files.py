@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from posterion._exceptions import ModelSourceError
 from posterion.text._styles import (
     Style,
@@ -219,12 +221,15 @@ def _read_unigram(path: Path, style: Style | None) -> tuple[Any, Style, dict[str
 def _score(piece: Any) -> float:
     """A piece's logarithmic probability.
 
+    Of the file's 32 bits the shortest decimal is taken, since ``tokenizer.json`` gives that back
+    exactly, and not always one of 17 digits.
+
     XLNet and ALBERT never let a comma stick to the digit before it. Their own code splits such
     pieces again; a score that no path through smaller pieces falls below does the same.
     """
     text = piece.piece
     apart = len(text) > 1 and text[-1] == "," and text[-2].isdigit()
-    return float(piece.score) - (100.0 if apart else 0.0)
+    return float(str(np.float32(piece.score))) - (100.0 if apart else 0.0)
 
 
 def _convert(directory: Path) -> Any:

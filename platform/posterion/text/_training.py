@@ -7,7 +7,7 @@ process, and so are put right here:
 - WordPiece numbers the continuations (``##x``) in the order of such a walk, and ties between
   pairs are broken by those numbers, so even the set of tokens differs. Here every word gets a
   mark before its first character and BPE is trained on that: what begins with the mark begins a
-  word, all else continues one. The alphabet is sorted, so nothing depends on a walk.
+  word, all else continues one. Nothing in that depends on a walk.
 - Unigram sums probabilities in the order of such a walk. Pieces come out the same, their scores
   to about 1e-10, and characters that no sentence needed in an arbitrary order. Scores are rounded
   to 1e-4 and equal ones put in the order of the pieces.
@@ -16,6 +16,7 @@ process, and so are put right here:
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +28,7 @@ from posterion.text._styles import Kind, Style, assemble, settings_of, style_of_
 from posterion.text._tokenizer import Tokenizer, check_text
 
 _WORD_START = "\ue000"  # Private use: BERT's normalisation removes it from every text
+_ALPHABET = 2**15  # More characters than the texts of a vocabulary have
 _DIGITS = 4
 _UNSEEN_STEP = 1e-4  # By what the trainer lowers the score of each character it does not need
 
@@ -178,17 +180,19 @@ def _train_wordpiece(
     words = pre_tokenizers.BertPreTokenizer()
     mark = pre_tokenizers.Metaspace(replacement=_WORD_START, prepend_scheme="always", split=False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([words, mark])
-    # A character may need two tokens, so the rarest beyond half of the vocabulary get none.
+    # Many merges: some only join the mark to a character, and the alphabet takes room too. (The
+    # trainer could limit the alphabet, but would keep any of the characters equally frequent.)
     trainer = trainers.BpeTrainer(
-        vocab_size=2 * size,
+        vocab_size=2 * size + _ALPHABET,
         min_frequency=min_frequency,
-        limit_alphabet=(size - len(tokens)) // 2 + 1,
         special_tokens=[],
         show_progress=False,
     )
-    backend.train_from_iterator(texts, trainer)
+    seen: Counter[str] = Counter()
+    backend.train_from_iterator(_counted(texts, seen), trainer)
     joined = sorted(backend.get_vocab().items(), key=lambda item: item[1])
-    characters = sorted(token for token, _ in joined if len(token) == 1 and token != _WORD_START)
+    # A character may need two tokens, so the rarest beyond half of the vocabulary get none.
+    characters = _most_frequent(seen, backend.normalizer, (size - len(tokens)) // 2)
     # Chinese characters and punctuation are always words of their own and continue none.
     continuing = [c for c in characters if len(words.pre_tokenize_str(f"a{c}a")) == 1]
     continuing = [c for c in continuing if backend.normalizer.normalize_str(f"a{c}") == f"a{c}"]
@@ -196,6 +200,23 @@ def _train_wordpiece(
     order = [*tokens, *characters, *(f"##{c}" for c in continuing), *pieces]
     vocabulary = {token: row for row, token in enumerate(list(dict.fromkeys(order))[:size])}
     return models.WordPiece(vocabulary, unk_token=settings["unk_token"])
+
+
+def _counted(texts: Iterator[str], seen: Counter[str]) -> Iterator[str]:
+    for text in texts:
+        seen.update(text)
+        yield text
+
+
+def _most_frequent(seen: Counter[str], normalizer: Any, most: int) -> list[str]:
+    """The most frequent characters of normalised text, in their own order."""
+    counts: Counter[str] = Counter()
+    for character, count in seen.items():
+        for normal in normalizer.normalize_str(character):
+            if not normal.isspace():
+                counts[normal] += count
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return sorted(character for character, _ in ranked[:most])
 
 
 def _as_piece(token: str) -> str:
@@ -228,10 +249,10 @@ def _train_unigram(
     )
     try:
         backend.train_from_iterator(texts, trainer)
-    except DataError:
-        raise
     except Exception as error:
         # The Rust library raises bare Exception when characters outnumber the vocabulary.
+        if type(error) is not Exception:
+            raise
         raise DataError(
             f"vocabulary_size {size}: too few tokens for a unigram vocabulary of these texts "
             f"({error}); raise it, or leave out texts with rare characters"
