@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import yaml
 
-from posterion.testing import TINY_WORDS, tiny_bert
+from posterion.testing import TINY_WORDS, tiny_model
 
 pytestmark = pytest.mark.integration
 
@@ -69,7 +69,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mood = [(text, generator.choice(("good", "bad", "mixed"))) for text in texts]
     write_csv(folder / "rated.csv", ("text", "target", "standard_error"), rated)
     write_csv(folder / "mood.csv", ("text", "label"), mood)
-    tiny_bert(folder / "encoder")
+    tiny_model(folder / "encoder")
     regression = {"kind": "regression", "standard_error": "standard_error"}
     write_recipe(folder, "rated", regression)
     write_recipe(folder, "mood", {"kind": "classification", "labels": ["good", "bad", "mixed"]})

@@ -37,7 +37,7 @@ import pytest
 import yaml
 
 from posterion.cli import main
-from posterion.testing import TINY_WORDS, tiny_bert
+from posterion.testing import TINY_WORDS, tiny_model
 
 integration = pytest.mark.integration
 
@@ -94,7 +94,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mood = [(text, generator.choice(LABELS)) for text in texts]
     write(folder / "rated.csv", [("text", "target"), *rated])
     write(folder / "mood.csv", [("text", "label"), *mood])
-    tiny_bert(folder / "encoder")
+    tiny_model(folder / "encoder")
     for name, task in (
         ("rated", {"kind": "regression"}),
         ("mood", {"kind": "classification", "labels": list(LABELS)}),
@@ -226,7 +226,7 @@ def test_data_check_reports_without_a_platform(run: Run, files: Path, tmp_path: 
 @integration
 @pytest.mark.parametrize("kept", [0, 5, -100])
 def test_corrupt_weights(refused: Callable[..., Refusal], tmp_path: Path, kept: int):
-    encoder = tiny_bert(tmp_path / "encoder")
+    encoder = tiny_model(tmp_path / "encoder")
     weights = encoder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:kept])
     done = refused("rated", "--set", f"model.source=path:{encoder}", status=1)

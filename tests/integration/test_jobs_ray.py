@@ -20,7 +20,7 @@ import psutil
 import pytest
 import yaml
 
-from posterion.testing import TINY_WORDS, tiny_bert
+from posterion.testing import TINY_WORDS, tiny_model
 
 pytestmark = pytest.mark.integration
 
@@ -49,7 +49,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     with (folder / "data.csv").open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([("text", "target"), *texts.items()])
-    tiny_bert(folder / "encoder")
+    tiny_model(folder / "encoder")
     values = {
         "job": "finetune",
         "name": "tiny",

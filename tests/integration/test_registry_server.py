@@ -110,10 +110,10 @@ def version_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from posterion.inference import Predictor, assemble_version
     from posterion.models import TextModel
     from posterion.tasks import create_task, save_task_model
-    from posterion.testing import tiny_bert
+    from posterion.testing import tiny_model
 
     folder = tmp_path_factory.mktemp("version")
-    base = tiny_bert(folder / "base")
+    base = tiny_model(folder / "base")
     texts = [f"film {number} was {'great' if number % 2 else 'bad'}" for number in range(60)]
     targets = np.linspace(-1.0, 1.0, 60)
     table = pa.table({"text": texts, "target": targets})

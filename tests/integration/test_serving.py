@@ -28,13 +28,13 @@ def version_dirs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     from posterion.inference import assemble_version, write_model_dir
     from posterion.models import TextModel
     from posterion.tasks import create_task
-    from posterion.testing import tiny_bert
+    from posterion.testing import tiny_model
 
     folder = tmp_path_factory.mktemp("versions")
     task = create_task({"kind": "regression"}, {"mean": 0.5, "std": 1.5})
     made = []
     for seed in (1, 2):
-        base = tiny_bert(folder / f"base{seed}", seed=seed)
+        base = tiny_model(folder / f"base{seed}", seed=seed)
         model = TextModel.create(
             base,
             num_outputs=task.num_outputs,

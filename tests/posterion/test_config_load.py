@@ -8,6 +8,7 @@ from pydantic import Field
 
 from posterion import ConfigError, Problem
 from posterion.config import (
+    LastLayersPooling,
     Recipe,
     Section,
     did_you_mean,
@@ -24,7 +25,7 @@ job: finetune
 task: regression
 data:
   source: path:table.csv
-model: {source: "new:bert"}
+model: {source: "path:encoder"}
 """
 
 
@@ -105,7 +106,7 @@ data:
   validation: {kfold: 5, fold: 9}
   test: 5
 model:
-  source: new:bert
+  source: path:encoder
   pooling: attentoin
   dropout: 1.5
 optimization:
@@ -134,7 +135,8 @@ engine: {workers: 2.5}
     assert "POSTERION_UNSET_VARIABLE is not set" in found["5", "data.source"]
     assert "no fold 9" in found["6", "data.validation"]
     assert found["7", "data.test"].startswith("5 is not allowed; expected null (nothing), or a")
-    assert "cls, mean, max, attention. Did you mean 'attention'?" in found["10", "model.pooling"]
+    assert "Did you mean 'attention'?" in found["10", "model.pooling"]
+    assert "weighted_layers" in found["10", "model.pooling"]
     assert "1.5" in found["11", "model.dropout"]
     assert "at least 0 and less than 1" in found["11", "model.dropout"]
     assert "Did you mean 'learning_rate'?" in found["13", "optimization.learnig_rate"]
@@ -274,6 +276,32 @@ def test_overrides_reach_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert drawing.names == {"x": "y"}
     assert drawing.size == (3, 4)
     assert drawing.width == 7
+
+
+def test_shorthand_of_a_section_within(tmp_path: Path) -> None:
+    text = MINIMAL.replace('"path:encoder"', '"path:encoder", pooling: last_layers')
+    recipe = load(Recipe, write(tmp_path, text), overrides=["model.pooling.layers=2"])
+    assert recipe.model.pooling == LastLayersPooling(kind="last_layers", layers=2)
+    assert load(Recipe, write(tmp_path, dump_yaml(recipe))) == recipe
+    overrides = ["model.pooling.kind=mean", "model.pooling.layers=2"]
+    (problem,) = problems(write(tmp_path, text), Recipe, *overrides)
+    assert problem.source == "--set model.pooling.layers"
+    assert "unknown name" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("model.source=new:roberta",), "has no tokenizer; name the folder of one with tokenizer"),
+        (("model.source=new:bert", "model.tokenizer=new:bert"), "would be made of nothing"),
+        (("model.pooling.kind=last_layers", "model.pooling.layers=1"), "at least 2"),
+        (("model.pooling.kind=last_layers", "model.pooling.tokens=attention"), "one of cls, max"),
+    ],
+)
+def test_models_that_cannot_be(tmp_path: Path, overrides: list[str], words: str) -> None:
+    (problem,) = problems(write(tmp_path, MINIMAL), Recipe, *overrides)
+    assert problem.location.startswith("model")
+    assert words in problem.message
 
 
 def test_last_override_wins_and_mends_the_file(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from posterion.inference import (
 )
 from posterion.models import TextModel
 from posterion.tasks import create_task, read_task_model, replaced_directory
-from posterion.testing import tiny_bert
+from posterion.testing import tiny_model
 from posterion.trust import RegressionDistribution
 
 CONTENT = {
@@ -41,7 +41,7 @@ CONTENT = {
 
 @pytest.fixture
 def version(tmp_path):
-    encoder_dir = tiny_bert(tmp_path / "encoder")
+    encoder_dir = tiny_model(tmp_path / "encoder")
     task = create_task({"kind": "regression"}, {"mean": 1.0, "std": 2.0})
     model = TextModel.create(
         encoder_dir, num_outputs=2, pooling="mean", dropout=0.1, head_dropout=0.1, seed=0

@@ -12,7 +12,7 @@ from posterion.config import TrustSection
 from posterion.inference import Predictor
 from posterion.models import TextModel, resolve_model
 from posterion.tasks import create_task, save_task_model
-from posterion.testing import TINY_WORDS, tiny_bert
+from posterion.testing import TINY_WORDS, tiny_model
 
 
 def build(directory, encoder_dir, *, max_length=24, **trust):
@@ -32,13 +32,13 @@ def build(directory, encoder_dir, *, max_length=24, **trust):
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("point")
-    return build(folder / "model", tiny_bert(folder / "encoder"))
+    return build(folder / "model", tiny_model(folder / "encoder"))
 
 
 @pytest.fixture(scope="module")
 def dropout_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dropout")
-    encoder_dir = tiny_bert(folder / "encoder")
+    encoder_dir = tiny_model(folder / "encoder")
     return build(folder / "model", encoder_dir, posterior="mc_dropout", samples=4)
 
 

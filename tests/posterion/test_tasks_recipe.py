@@ -7,7 +7,7 @@ from posterion.config import Recipe, json_schema
 from posterion.tasks import load_recipe, parse_recipe, read_task_model, recipe_model, task_classes
 from posterion.tasks.regression import RegressionOptions
 
-REST = {"job": "finetune", "data": {"source": "path:x.csv"}, "model": {"source": "new:bert"}}
+REST = {"job": "finetune", "data": {"source": "path:x.csv"}, "model": {"source": "path:encoder"}}
 
 
 def test_discovery_finds_the_tasks_of_this_package():
@@ -34,7 +34,7 @@ def test_recipe_from_a_file_with_overrides(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text(
         "job: finetune\ntask: {kind: regression, target: score}\n"
-        "data: {source: 'path:x.csv'}\nmodel: {source: 'new:bert'}\n"
+        "data: {source: 'path:x.csv'}\nmodel: {source: 'path:encoder'}\n"
     )
     recipe = load_recipe(path, ["task.text=body", "optimization.epochs=1"])
     assert recipe.task.target == "score"

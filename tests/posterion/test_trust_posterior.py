@@ -3,13 +3,13 @@ import pytest
 import torch
 
 from posterion.models import TextModel
-from posterion.testing import tiny_bert
+from posterion.testing import tiny_model
 from posterion.trust import posterior_logits, token_seed
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    encoder_dir = tiny_bert(tmp_path_factory.mktemp("encoder"))
+    encoder_dir = tiny_model(tmp_path_factory.mktemp("encoder"))
     return TextModel.create(
         encoder_dir, num_outputs=2, pooling="mean", dropout=0.2, head_dropout=0.2, seed=0
     ).eval()

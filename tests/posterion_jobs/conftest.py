@@ -12,7 +12,7 @@ import pytest
 
 from posterion.config import Home, Recipe
 from posterion.tasks import parse_recipe
-from posterion.testing import TINY_WORDS, tiny_bert
+from posterion.testing import TINY_WORDS, tiny_model
 
 MOODS = {"good": 1.0, "great": 1.5, "happy": 1.0, "bad": -1.0, "awful": -1.5, "sad": -1.0}
 
@@ -24,7 +24,7 @@ def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``data.csv`` and ``encoder/``."""
     folder = tmp_path_factory.mktemp("tiny-job")
     write_ratings(folder / "data.csv", num_rows=120)
-    tiny_bert(folder / "encoder")
+    tiny_model(folder / "encoder")
     return folder
 
 

@@ -23,9 +23,9 @@ def build_version(target: Path, options: dict, state: dict) -> Path:
     from posterion.inference import assemble_version, write_model_dir
     from posterion.models import TextModel
     from posterion.tasks import create_task
-    from posterion.testing import tiny_bert
+    from posterion.testing import tiny_model
 
-    base = tiny_bert(target.with_name(target.name + "-base"))
+    base = tiny_model(target.with_name(target.name + "-base"))
     task = create_task(options, state)
     model = TextModel.create(
         base,

@@ -87,7 +87,7 @@ def fingerprint(section: Section) -> str:
 
 
 def _validated(model: type[S], document: Document, overrides: Sequence[str]) -> S:
-    apply_overrides(document, overrides, os.environ, model.shorthands)
+    apply_overrides(document, overrides, os.environ, _shorthands(model))
     found = list(document.problems)
     try:
         section = model.model_validate(document.values)
@@ -101,6 +101,16 @@ def _validated(model: type[S], document: Document, overrides: Sequence[str]) -> 
             return section
     found.sort(key=lambda item: _order(document, item))
     raise ConfigError(list(dict.fromkeys(problem for _, problem in found)))
+
+
+def _shorthands(model: type[Section]) -> dict[str, str]:
+    """Those of a file's sections and of their sections, by dotted path."""
+    found = dict(model.shorthands)
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            inner = _shorthands(field.annotation)
+            found |= {f"{name}.{path}": text_field for path, text_field in inner.items()}
+    return found
 
 
 def _order(document: Document, item: tuple[Any, Problem]) -> tuple[bool, int]:

@@ -23,7 +23,7 @@ def apply_overrides(
         document: Changed in place; it also takes the problems.
         overrides: ``path=value``; the value is YAML and may refer to the environment.
         environ: Environment variables.
-        shorthands: Sections of the top level that may be written as plain text, and the
+        shorthands: Sections that may be written as plain text, by their dotted path, and the
             field which that text then gives.
     """
     for override in overrides:
@@ -80,8 +80,8 @@ def _descend(
         if inner is None:
             inner = target[key] = {}
             document.origins[where] = source
-        elif isinstance(inner, str) and depth == 0 and key in shorthands:
-            inner = target[key] = {shorthands[key]: inner}
+        elif isinstance(inner, str) and dotted(where) in shorthands:
+            inner = target[key] = {shorthands[dotted(where)]: inner}
         target = inner
     return target, where
 

@@ -83,17 +83,75 @@ class DataSection(Section):
     """Tokens per example, special tokens included; longer texts are reported and windowed."""
 
 
+class TokenPooling(Section):
+    """The last layer's states to one vector; see docs/techniques/pooling.md."""
+
+    kind: Literal["attention", "cls", "max", "mean"]
+    """``cls``: the state of the token that stands for the text, through the checkpoint's pooler
+    if it has one. ``attention``: a mean whose weights are learned."""
+
+
+class FirstLastPooling(Section):
+    """The mean over tokens of the mean of the first and the last layer's states."""
+
+    kind: Literal["first_last"]
+
+
+class LastLayersPooling(Section):
+    """Each of the last layers pooled alone, one after the other."""
+
+    kind: Literal["last_layers"]
+    layers: Annotated[int, Field(ge=2, le=1000)] = 4
+    """How many; the vector is that many times as wide as a state."""
+    tokens: Literal["cls", "max", "mean"] = "mean"
+    """How the tokens of a layer become one vector."""
+
+
+class WeightedLayersPooling(Section):
+    """A mean of layers whose weights are learned, then pooled over tokens."""
+
+    kind: Literal["weighted_layers"]
+    layers: Annotated[int, Field(ge=2, le=1000)] | None = None
+    """The last so many; all layers and the embeddings when absent."""
+    tokens: Literal["attention", "cls", "max", "mean"] = "mean"
+    """How tokens become one vector."""
+
+
+PoolingSection = TokenPooling | FirstLastPooling | LastLayersPooling | WeightedLayersPooling
+"""How token states become one vector; told apart by ``kind``."""
+
+
 class ModelSection(Section):
     """Which encoder, and what stands on it."""
 
+    shorthands: ClassVar[Mapping[str, str]] = {"pooling": "kind"}
+
     source: str
-    """``package:``, ``path:``, ``hub:``, ``models:`` or ``new:``; see docs/architecture.md."""
-    pooling: Literal["cls", "mean", "max", "attention"] = "mean"
-    """How token states become one vector."""
+    """``package:``, ``path:``, ``hub:``, ``models:`` or ``new:``; see docs/architecture.md.
+    ``new:ARCHITECTURE`` and ``new:CONFIG_FILE`` start from random weights."""
+    tokenizer: str | None = None
+    """Where the tokenizer is, if not with the model: a source like ``source``, for the folder that
+    holds it. ``new:`` needs one."""
+    pooling: Annotated[PoolingSection, Field(discriminator="kind")] = TokenPooling(kind="mean")
+    """How token states become one vector: a name, or a mapping with ``kind`` and options."""
     dropout: Probability = 0.1
     """Dropout in the encoder (hidden states and attention)."""
     head_dropout: Probability = 0.1
     """Dropout before the head."""
+
+    @model_validator(mode="after")
+    def _has_tokenizer(self) -> Self:
+        if self.source.startswith("new:") and self.tokenizer is None:
+            raise ValueError(
+                f"source {self.source!r} starts from random weights and has no tokenizer; name the "
+                "folder of one with tokenizer, e.g. tokenizer: path:./my-tokenizer"
+            )
+        if self.tokenizer is not None and self.tokenizer.startswith("new:"):
+            raise ValueError(
+                f"tokenizer {self.tokenizer!r} would be made of nothing; train one first "
+                "and name its folder with path:, package:, hub: or models:"
+            )
+        return self
 
 
 class EarlyStopping(Section):

@@ -10,11 +10,12 @@ from posterion.testing._hostile_texts import hostile_texts, long_texts
 from posterion.testing._model_contract import MODEL_CHECKS, check_model
 from posterion.testing._model_family import ModelFamily, randomize
 from posterion.testing._parity import Parity, check_model_parity
-from posterion.testing._tiny import TINY_WORDS, tiny_bert
+from posterion.testing._tiny import TINY_ARCHITECTURES, TINY_WORDS, tiny_model
 from posterion.testing._training import run_workers, start_workers, tiny_recipe, tiny_training
 
 __all__ = [
     "MODEL_CHECKS",
+    "TINY_ARCHITECTURES",
     "TINY_WORDS",
     "CheckedTask",
     "ModelFamily",
@@ -28,7 +29,7 @@ __all__ = [
     "randomize",
     "run_workers",
     "start_workers",
-    "tiny_bert",
+    "tiny_model",
     "tiny_recipe",
     "tiny_training",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from posterion.testing._tiny import tiny_bert
+from posterion.testing._tiny import tiny_model
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,7 +65,7 @@ def check_task(
 
     assert table.num_rows >= 40, "give 40 rows or more, or calibration has nothing to fit"
     trust_section = TrustSection.model_validate(dict(trust or {}))
-    encoder_dir = tiny_bert(directory / "encoder")
+    encoder_dir = tiny_model(directory / "encoder")
     tokenizer = Tokenizer.load(encoder_dir)
     task, table = _check_state(task_class, table, options or {})
     encoded = _check_encoding(task, table, tokenizer, max_length)

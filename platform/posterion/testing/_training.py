@@ -1,4 +1,4 @@
-"""A training of seconds: a tiny BERT, a few dozen made-up texts, and workers to run it."""
+"""A training of seconds: a tiny model, a few dozen made-up texts, and workers to run it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from posterion.testing._tiny import TINY_WORDS, tiny_bert
+from posterion.testing._tiny import TINY_WORDS, tiny_model
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,6 +45,7 @@ def tiny_training(
     overrides: Mapping[str, Any] | None = None,
     *,
     num_texts: int = 48,
+    architecture: str = "bert",
 ) -> TrainingSpec:
     """Everything :func:`posterion.training.fit` needs, made up under ``directory``.
 
@@ -53,6 +54,7 @@ def tiny_training(
             keeps the data and the run folder.
         overrides: Recipe values by dotted key, e.g. ``{"engine.zero": 2}``.
         num_texts: Training texts; a third as many validate.
+        architecture: Of the encoder; see :func:`~posterion.testing.tiny_model`.
     """
     from posterion.data import EncodedDataset
     from posterion.tasks import create_task, parse_recipe
@@ -60,7 +62,7 @@ def tiny_training(
     from posterion.training import TrainingSpec
 
     recipe = parse_recipe(tiny_recipe(overrides))
-    model_dir = tiny_bert(directory / "encoder")
+    model_dir = tiny_model(directory / "encoder", architecture)
     train, validation = _texts(num_texts, seed=0), _texts(num_texts // 3, seed=1)
     task = create_task(recipe.task)
     task.fit(train)
