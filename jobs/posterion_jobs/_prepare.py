@@ -22,20 +22,60 @@ ENCODING_FORMAT = 1
 """Raised when the meaning of cached encodings changes."""
 
 
-def find_model(recipe: Recipe, registry: Registry | None) -> dict[str, Any]:
-    """Resolve the model source to a folder, once for all submissions of the run.
+def find_model(recipe: Recipe, registry: Registry | None, folder: RunFolder) -> dict[str, Any]:
+    """Find the model to start from, once for all submissions of the run.
+
+    A model whose tokenizer is elsewhere, as that of a ``new:`` one is, is put together with it in
+    the run's ``base/``.
 
     Returns:
         ``dir``, and ``parent``: what the lineage names, an alias replaced by its version.
-    """
-    from posterion.models import resolve_model
 
-    source = recipe.model.source
-    parent = source
-    if source.startswith("models:") and registry is not None:
-        parent = f"models:/{registry.show(source).reference.replace('@', '/')}"
-    directory = resolve_model(parent, registry=registry.resolve if registry else None)
+    Raises:
+        ModelSourceError: There is no such model, or it cannot read texts of the recipe's length.
+    """
+    from posterion.models import check_fit, resolve_model
+    from posterion.text import Tokenizer
+
+    parent = _pinned(recipe.model.source, registry)
+    if recipe.model.tokenizer is None:
+        directory = resolve_model(parent, registry=registry.resolve if registry else None)
+    else:
+        directory = folder.path / "base"
+        _put_together(recipe, parent, registry, directory)
+    check_fit(
+        directory,
+        max_length=recipe.data.max_length,
+        vocabulary_size=Tokenizer.load(directory).vocabulary_size,
+    )
     return {"dir": str(directory), "parent": parent, "found": {"model": parent}}
+
+
+def _pinned(source: str, registry: Registry | None) -> str:
+    """The source with an alias replaced by the version that it means now."""
+    if source.startswith("models:") and registry is not None:
+        return f"models:/{registry.show(source).reference.replace('@', '/')}"
+    return source
+
+
+def _put_together(recipe: Recipe, source: str, registry: Registry | None, directory: Path) -> None:
+    """Write a model with the recipe's tokenizer; ``new:`` ones get random weights that fit it."""
+    from posterion.models import load_encoder, resolve_model, resolve_tokenizer, save_encoder
+    from posterion.text import Tokenizer
+
+    resolve = registry.resolve if registry else None
+    named = _pinned(str(recipe.model.tokenizer), registry)
+    tokenizer = Tokenizer.load(resolve_tokenizer(named, registry=resolve))
+    changes: dict[str, Any] = {}
+    if source.startswith("new:"):
+        changes["pad_token_id"] = tokenizer.pad_id
+        if not Path(source.removeprefix("new:")).expanduser().exists():
+            changes["vocab_size"] = tokenizer.vocabulary_size
+        encoder, _ = load_encoder(source, seed=recipe.seed, changes=changes)
+    else:
+        encoder, _ = load_encoder(resolve_model(source, registry=resolve))
+    save_encoder(encoder, directory)
+    tokenizer.save(directory)
 
 
 def model_still_there(result: Mapping[str, Any]) -> bool:

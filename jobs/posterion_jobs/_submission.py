@@ -180,20 +180,22 @@ def git_commit() -> str:
 
 
 def absolute_sources(values: dict[str, Any]) -> dict[str, Any]:
-    """The recipe with ``path:`` sources made absolute: a job has another working folder."""
+    """The recipe with sources that are files made absolute: a job has another working folder."""
 
     def walk(value: Any) -> Any:
         if isinstance(value, dict):
             return {
-                key: absolute(item) if key == "source" else walk(item)
+                key: absolute(item) if key in ("source", "tokenizer") else walk(item)
                 for key, item in value.items()
             }
         return value
 
     def absolute(source: Any) -> Any:
-        if not isinstance(source, str) or not source.startswith("path:"):
-            return source
-        return f"path:{Path(source.removeprefix('path:')).expanduser().absolute()}"
+        scheme, _, rest = source.partition(":") if isinstance(source, str) else ("", "", "")
+        path = Path(rest).expanduser()
+        if scheme == "path" or (scheme == "new" and path.exists()):
+            return f"{scheme}:{path.absolute()}"
+        return source
 
     result: dict[str, Any] = walk(values)
     return result
@@ -228,6 +230,12 @@ def check_paths(values: Mapping[str, Any]) -> None:
         )
     if model.startswith("path:"):
         _check_weights(Path(model.removeprefix("path:")))
+    tokenizer = values["model"].get("tokenizer") or ""
+    if tokenizer.startswith("path:") and not Path(tokenizer.removeprefix("path:")).is_dir():
+        raise ModelSourceError(
+            f"model.tokenizer: there is no folder {tokenizer.removeprefix('path:')!r}. It should "
+            "hold tokenizer.json or a vocabulary."
+        )
 
 
 def _check_weights(directory: Path) -> None:

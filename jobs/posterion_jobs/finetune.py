@@ -71,7 +71,9 @@ def run(
     _log_settings(tracker, recipe)
 
     model = stages.run(
-        "model", lambda: prepare.find_model(recipe, registry), valid=prepare.model_still_there
+        "model",
+        lambda: prepare.find_model(recipe, registry, folder),
+        valid=prepare.model_still_there,
     )
     data = stages.run(
         "data",

@@ -1,8 +1,8 @@
 """Models: own forward passes under the names of the published checkpoints."""
 
 from posterion.models._checkpoints import LoadReport
-from posterion.models._encoders import load_encoder
-from posterion.models._sources import resolve_model
+from posterion.models._encoders import check_fit, load_encoder, save_encoder
+from posterion.models._sources import resolve_model, resolve_tokenizer
 from posterion.models._text_model import TextModel
 from posterion.models.albert import (
     AlbertForMaskedLM,
@@ -14,7 +14,18 @@ from posterion.models.albert import (
     AlbertModel,
     AlbertPreTrainedModel,
 )
-from posterion.models.bert import BertModel
+from posterion.models.bert import (
+    BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForNextSentencePrediction,
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertLMHeadModel,
+    BertModel,
+    BertPreTrainedModel,
+)
 from posterion.models.distilbert import (
     DistilBertForMaskedLM,
     DistilBertForMultipleChoice,
@@ -25,6 +36,16 @@ from posterion.models.distilbert import (
     DistilBertPreTrainedModel,
 )
 from posterion.models.pooling import POOLINGS
+from posterion.models.roberta import (
+    RobertaForCausalLM,
+    RobertaForMaskedLM,
+    RobertaForMultipleChoice,
+    RobertaForQuestionAnswering,
+    RobertaForSequenceClassification,
+    RobertaForTokenClassification,
+    RobertaModel,
+    RobertaPreTrainedModel,
+)
 from posterion.models.xlnet import (
     XLNetForMultipleChoice,
     XLNetForQuestionAnswering,
@@ -46,7 +67,16 @@ __all__ = [
     "AlbertForTokenClassification",
     "AlbertModel",
     "AlbertPreTrainedModel",
+    "BertForMaskedLM",
+    "BertForMultipleChoice",
+    "BertForNextSentencePrediction",
+    "BertForPreTraining",
+    "BertForQuestionAnswering",
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
+    "BertLMHeadModel",
     "BertModel",
+    "BertPreTrainedModel",
     "DistilBertForMaskedLM",
     "DistilBertForMultipleChoice",
     "DistilBertForQuestionAnswering",
@@ -55,6 +85,14 @@ __all__ = [
     "DistilBertModel",
     "DistilBertPreTrainedModel",
     "LoadReport",
+    "RobertaForCausalLM",
+    "RobertaForMaskedLM",
+    "RobertaForMultipleChoice",
+    "RobertaForQuestionAnswering",
+    "RobertaForSequenceClassification",
+    "RobertaForTokenClassification",
+    "RobertaModel",
+    "RobertaPreTrainedModel",
     "TextModel",
     "XLNetForMultipleChoice",
     "XLNetForQuestionAnswering",
@@ -64,6 +102,9 @@ __all__ = [
     "XLNetLMHeadModel",
     "XLNetModel",
     "XLNetPreTrainedModel",
+    "check_fit",
     "load_encoder",
     "resolve_model",
+    "resolve_tokenizer",
+    "save_encoder",
 ]

@@ -1,41 +1,67 @@
-"""From a model's folder or name to an encoder with its weights."""
+"""From a model's folder or name to an encoder with its weights, and back to a folder."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from torch import Tensor
 
 from posterion._exceptions import ArtifactError, ModelSourceError
 from posterion.config import did_you_mean
-from posterion.models._checkpoints import LoadReport, load_weights, read_weights
+from posterion.models._checkpoints import (
+    WEIGHTS_FILE,
+    LoadReport,
+    load_weights,
+    read_weights,
+    write_json,
+    write_weights,
+)
+from posterion.models._drop_in import DropInModel
+from posterion.models.albert import AlbertModel
 from posterion.models.bert import BertModel
+from posterion.models.distilbert import DistilBertModel
+from posterion.models.roberta import RobertaModel
+from posterion.models.xlnet import XLNetModel
 
-ARCHITECTURES: dict[str, type[Any]] = {"bert": BertModel}
+ARCHITECTURES: dict[str, type[DropInModel]] = {
+    "albert": AlbertModel,
+    "bert": BertModel,
+    "distilbert": DistilBertModel,
+    "roberta": RobertaModel,
+    "xlnet": XLNetModel,
+}
 """Encoders by ``model_type`` of their configuration."""
 
 _NAMES = ", ".join(sorted(ARCHITECTURES))
 
-_OPTIONAL = ("pooler.",)
-"""Parts that bare checkpoints may lack; they start at random then, and are reported."""
+logger = logging.getLogger(__name__)
 
 
 def load_encoder(
-    source: str | Path, *, dropout: float | None = None, seed: int = 0
-) -> tuple[PreTrainedModel, LoadReport]:
-    """An encoder and what its checkpoint lacked or had beside.
+    source: str | Path,
+    *,
+    dropout: float | None = None,
+    seed: int = 0,
+    changes: Mapping[str, Any] | None = None,
+) -> tuple[DropInModel, LoadReport]:
+    """An encoder and what its checkpoint had beside.
+
+    Every weight comes from the checkpoint. A pooler that the checkpoint lacks is left out of the
+    encoder: at random it would say nothing of the text.
 
     Args:
-        source: A folder in the Hugging Face layout, or ``new:ARCHITECTURE`` (default sizes) or
-            ``new:FILE`` (a ``config.json`` or its folder) for random weights.
+        source: A folder in the Hugging Face layout, of a bare encoder or with any head on it, or
+            ``new:ARCHITECTURE`` (default sizes) or ``new:FILE`` (a ``config.json`` or its folder)
+            for random weights.
         dropout: Dropout of hidden states and attention; the configuration's own when absent.
         seed: Seed of random weights; torch's global generator is left as it was.
+        changes: Values that replace the configuration's, e.g. ``vocab_size``.
 
     Returns:
         The encoder in float32 and evaluation mode, and the report.
@@ -45,20 +71,67 @@ def load_encoder(
         ArtifactError: A damaged file.
     """
     if isinstance(source, str) and source.startswith("new:"):
-        return build_encoder(_new_config(source), dropout=dropout, seed=seed), LoadReport()
+        values = {**_new_config(source), **(changes or {})}
+        return build_encoder(values, dropout=dropout, seed=seed), LoadReport()
     model_dir = Path(source)
-    encoder = build_encoder(read_config(model_dir), dropout=dropout, seed=seed)
-    report = load_weights(
-        encoder, read_weights(model_dir), prefix=f"{type(encoder).base_model_prefix}."
-    )
-    lacking = [name for name in report.missing if not name.startswith(_OPTIONAL)]
-    if lacking or report.mismatched:
-        misfit = replace(report, missing=tuple(lacking))
+    values = {**read_config(model_dir), **(changes or {})}
+    encoder = build_encoder(values, dropout=dropout, seed=seed)
+    weights = read_weights(model_dir)
+    drop_absent_pooler(encoder, weights)
+    report = load_weights(encoder, weights, prefix=f"{encoder.base_model_prefix}.")
+    if not report.complete:
         raise ModelSourceError(
-            f"The weights in {model_dir} do not fit its config.json ({misfit}). The folder mixes "
+            f"The weights in {model_dir} do not fit its config.json ({report}). The folder mixes "
             "two models, or the checkpoint is of another architecture."
         )
+    if report.unexpected:
+        logger.info("%s: left out of the encoder: %s", model_dir, report)
     return encoder, report
+
+
+def save_encoder(encoder: DropInModel, directory: Path) -> None:
+    """Write ``config.json`` and ``model.safetensors`` of a bare encoder; makes the folder."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_weights(directory / WEIGHTS_FILE, encoder.state_dict())
+    values = encoder.config.to_dict()
+    write_json(directory / "config.json", {**values, "architectures": [type(encoder).__name__]})
+
+
+def check_fit(model_dir: Path, *, max_length: int, vocabulary_size: int) -> None:
+    """Refuse lengths and tokens that a model has no embeddings for.
+
+    Args:
+        model_dir: Folder of an encoder or of a fine-tuned model.
+        max_length: Tokens of the longest window.
+        vocabulary_size: Of the tokenizer.
+
+    Raises:
+        ModelSourceError: Names the limit.
+    """
+    values = read_config(model_dir)
+    architecture = _architecture(values)
+    config = _config(architecture, values)
+    limit = architecture.max_tokens(config)
+    if limit is not None and max_length > limit:
+        raise ModelSourceError(
+            f"data.max_length is {max_length}, but the {values['model_type']} model in {model_dir} "
+            f"reads at most {limit} tokens at once. Set data.max_length to {limit} or less; "
+            "longer texts are then read in windows that overlap."
+        )
+    if vocabulary_size > config.vocab_size:
+        raise ModelSourceError(
+            f"The tokenizer has {vocabulary_size:,} tokens, but the model in {model_dir} has "
+            f"embeddings of {config.vocab_size:,}. Take the tokenizer that belongs to the model, "
+            "or raise vocab_size in the config.json of a new one."
+        )
+
+
+def drop_absent_pooler(encoder: DropInModel, weights: Mapping[str, Tensor]) -> None:
+    """Remove the pooler from an encoder where no weight of it was given."""
+    names = ("pooler.", f"{encoder.base_model_prefix}.pooler.")
+    given = any(name.startswith(names) for name in weights)
+    if getattr(encoder, "pooler", None) is not None and not given:
+        encoder.pooler = None
 
 
 @contextmanager
@@ -70,25 +143,34 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def build_encoder(
-    values: dict[str, Any], *, dropout: float | None = None, seed: int = 0
-) -> PreTrainedModel:
+    values: Mapping[str, Any], *, dropout: float | None = None, seed: int = 0
+) -> DropInModel:
     """An encoder with random weights, float32, in evaluation mode, from its configuration."""
+    architecture = _architecture(values)
+    if dropout is not None:
+        values = {**values, **dict.fromkeys(architecture.dropout_fields, dropout)}
+    config = _config(architecture, values)
+    with seeded(seed):
+        encoder = architecture(config)
+    encoder.float().eval()
+    return encoder
+
+
+def _architecture(values: Mapping[str, Any]) -> type[DropInModel]:
     model_type = values.get("model_type")
     if model_type not in ARCHITECTURES:
         raise ModelSourceError(
-            f"Architecture {model_type!r} is not supported; there is {_NAMES}."
+            f"Architecture {model_type!r} is not supported; there are {_NAMES}."
             f"{did_you_mean(str(model_type), ARCHITECTURES)}"
         )
-    architecture = ARCHITECTURES[model_type]
-    if dropout is not None:
-        values = {**values, "hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    return ARCHITECTURES[model_type]
+
+
+def _config(architecture: type[DropInModel], values: Mapping[str, Any]) -> Any:
     try:
-        config = architecture.config_class.from_dict(values)
+        return architecture.config_class.from_dict(dict(values))
     except Exception as error:  # the configuration's own validation, of many kinds
         raise ModelSourceError(f"The model's configuration is wrong: {error}") from error
-    with seeded(seed):
-        encoder: PreTrainedModel = architecture(config)
-    return encoder.float().eval()
 
 
 def _new_config(source: str) -> dict[str, Any]:

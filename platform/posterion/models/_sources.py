@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from posterion._exceptions import ModelSourceError
@@ -12,7 +12,9 @@ from posterion.config import did_you_mean
 SCHEMES = ("hub", "models", "new", "package", "path")
 """What may stand before the colon."""
 
-_HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_HUB_FILES = ("*.json", "*.txt", "*.model")
+_HUB_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+"""Formats of weights, the better first."""
 
 
 def resolve_model(source: str, *, registry: Callable[[str], Path] | None = None) -> Path:
@@ -27,6 +29,26 @@ def resolve_model(source: str, *, registry: Callable[[str], Path] | None = None)
     Raises:
         ModelSourceError: Wrong form, or nothing is there.
     """
+    found = _folder(source, _HUB_WEIGHTS, registry)
+    if not (found / "config.json").is_file():
+        raise ModelSourceError(
+            f"Model source {source!r} means the folder {found}, which holds no config.json and "
+            "so no model in the Hugging Face layout (config.json, model.safetensors, "
+            "tokenizer files)."
+        )
+    return found
+
+
+def resolve_tokenizer(source: str, *, registry: Callable[[str], Path] | None = None) -> Path:
+    """The local folder of a tokenizer, which need not hold a model; see :func:`resolve_model`.
+
+    Raises:
+        ModelSourceError: Wrong form, or nothing is there.
+    """
+    return _folder(source, (), registry)
+
+
+def _folder(source: str, weights: Sequence[str], registry: Callable[[str], Path] | None) -> Path:
     scheme, colon, rest = source.partition(":")
     if not colon or scheme not in SCHEMES:
         raise ModelSourceError(
@@ -43,17 +65,13 @@ def resolve_model(source: str, *, registry: Callable[[str], Path] | None = None)
         raise ModelSourceError(f"Model source {source!r} names nothing after {scheme}:.")
     if scheme == "models":
         return _from_registry(source, registry)
-    found = {"package": _in_package, "path": _in_path, "hub": _on_hub}[scheme](source, rest)
+    if scheme == "hub":
+        return _on_hub(source, rest, weights)
+    found = {"package": _in_package, "path": _in_path}[scheme](source, rest)
     if not found.is_dir():
         raise ModelSourceError(
             f"Model source {source!r} means the folder {found}, which does not exist."
             f"{_neighbours(found)}"
-        )
-    if not (found / "config.json").is_file():
-        raise ModelSourceError(
-            f"Model source {source!r} means the folder {found}, which holds no config.json and "
-            "so no model in the Hugging Face layout (config.json, model.safetensors, "
-            "tokenizer files)."
         )
     return found
 
@@ -80,20 +98,22 @@ def _in_path(source: str, rest: str) -> Path:
     return Path(rest).expanduser().resolve()
 
 
-def _on_hub(source: str, rest: str) -> Path:
+def _on_hub(source: str, rest: str, weights: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     name, _, revision = rest.partition("@")
+
+    def fetch(*patterns: str) -> Path:
+        wanted = [*_HUB_FILES, *patterns]
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=wanted))
+
     try:
-        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=_HUB_FILES))
-        if not any(folder.glob("*.safetensors")):
-            folder = Path(
-                snapshot_download(
-                    name,
-                    revision=revision or None,
-                    allow_patterns=[*_HUB_FILES, "pytorch_model*.bin"],
-                )
-            )
+        if not weights:
+            return fetch()
+        for pattern in weights:
+            folder = fetch(pattern)
+            if any(folder.glob(pattern)):
+                break
     except Exception as error:  # the hub's client raises many kinds, HTTP libraries' among them
         reason = str(error).splitlines()[0] if str(error) else "no message"
         raise ModelSourceError(

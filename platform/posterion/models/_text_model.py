@@ -5,15 +5,15 @@ Shapes: B examples, L tokens of the longest, C hidden size.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from posterion._exceptions import ArtifactError, ModelSourceError
+from posterion.config import PoolingSection
 from posterion.models._checkpoints import (
     WEIGHTS_FILE,
     LoadReport,
@@ -22,12 +22,20 @@ from posterion.models._checkpoints import (
     write_json,
     write_weights,
 )
-from posterion.models._encoders import build_encoder, load_encoder, read_config, seeded
+from posterion.models._drop_in import DropInModel
+from posterion.models._encoders import (
+    build_encoder,
+    drop_absent_pooler,
+    load_encoder,
+    read_config,
+    seeded,
+)
 from posterion.models.heads import Head
 from posterion.models.layers import Linear
-from posterion.models.pooling import POOLINGS, create_pooling
+from posterion.models.pooling import create_pooling, read_pooling
 
-_LAYER = re.compile(r"\.layer\.(\d+)\.")
+PoolingLike = str | Mapping[str, object] | PoolingSection
+"""A pooling's name, or a mapping or section with ``kind`` and options."""
 
 
 class TextModel(nn.Module):
@@ -40,20 +48,29 @@ class TextModel(nn.Module):
     """What the base checkpoint lacked or had beside."""
 
     def __init__(
-        self, encoder: PreTrainedModel, *, num_outputs: int, pooling: str, head_dropout: float
+        self, encoder: DropInModel, *, num_outputs: int, pooling: PoolingLike, head_dropout: float
     ) -> None:
         super().__init__()
         self.config = encoder.config
-        self.pooling_name = pooling
+        self.pooling_section = read_pooling(pooling)
         self.encoder_name: str = encoder.base_model_prefix
         self.add_module(self.encoder_name, encoder)
-        self.pooling = create_pooling(pooling, self.config.hidden_size)
-        self.head = Head(self.config.hidden_size, num_outputs, head_dropout)
+        self.pooling = create_pooling(
+            self.pooling_section,
+            self.config.hidden_size,
+            self.num_layers,
+            summary_at=encoder.summary_at,
+        )
+        self.head = Head(self.pooling.out_features, num_outputs, head_dropout)
         self.load_report = LoadReport()
-        # Only the first token's state goes through the checkpoint's pooler. Otherwise it is kept as
-        # it is, so that the saved encoder is whole, and takes no part in training.
-        for parameter in encoder.pooler.parameters():
-            parameter.requires_grad_(pooling == "cls")
+        pooler = getattr(encoder, "pooler", None)
+        self.uses_pooler = self.pooling_section.kind == "cls" and pooler is not None
+        """Whether the text's vector is what the checkpoint's own pooler makes of its state."""
+        # What takes no part is kept as it is, so that the saved encoder is whole.
+        untrained = () if pooler is None or self.uses_pooler else ("pooler",)
+        for name, parameter in encoder.named_parameters():
+            if name.split(".")[0] in (*untrained, *encoder.pretraining_weights):
+                parameter.requires_grad_(False)
 
     @classmethod
     def create(
@@ -61,7 +78,7 @@ class TextModel(nn.Module):
         model_dir: Path | str,
         *,
         num_outputs: int,
-        pooling: str = "mean",
+        pooling: PoolingLike = "mean",
         dropout: float = 0.1,
         head_dropout: float = 0.1,
         seed: int = 0,
@@ -71,7 +88,8 @@ class TextModel(nn.Module):
         Args:
             model_dir: Folder of the encoder, or ``new:...`` (see :func:`load_encoder`).
             num_outputs: Outputs of the head.
-            pooling: ``attention``, ``cls``, ``max`` or ``mean``.
+            pooling: One of :data:`~posterion.models.pooling.POOLINGS`, or a mapping or section with
+                ``kind`` and the pooling's options.
             dropout: Dropout inside the encoder.
             head_dropout: Dropout before the head.
             seed: Seed of the fresh weights; torch's global generator is left as it was.
@@ -79,6 +97,7 @@ class TextModel(nn.Module):
         Raises:
             ModelSourceError: The checkpoint does not fit; the message names the weights.
             ArtifactError: A damaged file.
+            ValueError: No such pooling, or it reads more layers than the encoder has.
         """
         encoder, report = load_encoder(model_dir, dropout=dropout, seed=seed)
         with seeded(seed), torch.no_grad():
@@ -110,14 +129,17 @@ class TextModel(nn.Module):
                 f"The model in {model_dir} has no head: its config.json has no section "
                 "'posterion'. It is a bare encoder; fine-tune it first, or name a fine-tuned model."
             )
+        weights = read_weights(model_dir)
         try:
+            encoder = build_encoder(values)
+            drop_absent_pooler(encoder, weights)
             with seeded(0):
-                model = cls(build_encoder(values), **settings)
+                model = cls(encoder, **settings)
         except (TypeError, ValueError) as error:
             raise ArtifactError(
                 f"The section 'posterion' of {model_dir / 'config.json'} is wrong: {error}"
             ) from error
-        report = load_weights(model, read_weights(model_dir))
+        report = load_weights(model, weights)
         if not report.complete or report.unexpected:
             raise ModelSourceError(
                 f"The weights in {model_dir} do not fit its config.json ({report}). Register the "
@@ -133,16 +155,16 @@ class TextModel(nn.Module):
         values["architectures"] = [type(self.encoder).__name__]
         values["posterion"] = {
             "num_outputs": self.head.out_features,
-            "pooling": self.pooling_name,
+            "pooling": self.pooling_section.model_dump(),
             "head_dropout": self.head.dropout.p,
         }
         write_weights(model_dir / WEIGHTS_FILE, self.state_dict())
         write_json(model_dir / "config.json", values)
 
     @property
-    def encoder(self) -> nn.Module:
+    def encoder(self) -> DropInModel:
         """The encoder, e.g. :class:`~posterion.models.bert.BertModel`."""
-        return self.get_submodule(self.encoder_name)
+        return cast(DropInModel, self.get_submodule(self.encoder_name))
 
     @property
     def num_layers(self) -> int:
@@ -158,27 +180,39 @@ class TextModel(nn.Module):
 
         Returns:
             (B, num_outputs) float32.
+
+        Raises:
+            ValueError: The batch is longer than the encoder has positions.
         """
-        encoder: Any = self.encoder
-        hidden = encoder.hidden_states(input_ids, attention_mask)
-        if self.pooling_name == "cls":
-            pooled = encoder.pooler(hidden)
-        else:
-            pooled = self.pooling(hidden, None if attention_mask is None else attention_mask != 0)
-        return self.head(pooled)  # type: ignore[no-any-return]
+        encoder = self.encoder
+        limit = encoder.max_tokens(self.config)
+        if limit is not None and input_ids.shape[1] > limit:
+            raise ValueError(
+                f"{input_ids.shape[1]} tokens are too long: the model reads at most {limit}"
+            )
+        output = encoder(
+            **encoder.text_inputs(input_ids, attention_mask),
+            output_hidden_states=self.pooling.reads_layers,
+        )
+        if self.uses_pooler:
+            return cast(Tensor, self.head(output.pooler_output))
+        states = output.hidden_states if self.pooling.reads_layers else (output.last_hidden_state,)
+        mask = None if attention_mask is None else attention_mask != 0
+        return cast(Tensor, self.head(self.pooling(states, mask)))
 
     def layer_of(self, parameter_name: str) -> int:
         """Depth of a parameter: 0 embeddings, 1 ... n layers, n + 1 pooler, pooling and head."""
-        parameter_name = parameter_name.removeprefix("module.")
-        if parameter_name.startswith(f"{self.encoder_name}.embeddings."):
-            return 0
-        match = _LAYER.search(parameter_name)
-        return int(match.group(1)) + 1 if match else self.num_layers + 1
+        encoder_name, _, name = parameter_name.removeprefix("module.").partition(".")
+        if encoder_name != self.encoder_name:
+            return self.num_layers + 1
+        return self.encoder.layer_of(name, self.num_layers)
 
     def gradient_checkpointing(self, enabled: bool) -> None:
         """Keep each layer's input only, and compute the rest again in the backward pass."""
-        encoder: Any = self.encoder
-        encoder.recompute_activations(enabled)
+        if enabled:
+            self.encoder.activation_checkpointing_enable({"use_reentrant": False})
+        else:
+            self.encoder.activation_checkpointing_disable()
 
     def pack_weights(self) -> None:
         """Prepare for fast inference on CPUs; call it when weights and type are final.
@@ -195,11 +229,4 @@ class TextModel(nn.Module):
 
         Multiplications and additions of matrix products; backward takes twice as many.
         """
-        config = self.config
-        projections = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size
-        scores_and_context = 2 * length * config.hidden_size
-        per_layer: float = 2 * (projections + scores_and_context)
-        return config.num_hidden_layers * per_layer  # type: ignore[no-any-return]
-
-
-__all__ = ["POOLINGS", "TextModel"]
+        return self.encoder.flops_per_token(length)

@@ -51,11 +51,18 @@ def prepare(spec: TrainingSpec, gang: Gang) -> Setup:
     """Open the data, load the model, start the engine."""
     import pyarrow.parquet as pq
 
+    from posterion.models import check_fit
     from posterion.text import Tokenizer
 
     recipe = parse_recipe(spec.recipe)
     task = create_task(recipe.task, spec.task_state)
     train, validation = EncodedDataset(spec.train_path), EncodedDataset(spec.validation_path)
+    tokenizer = Tokenizer.load(spec.model_dir)
+    check_fit(
+        spec.model_dir,
+        max_length=recipe.data.max_length,
+        vocabulary_size=tokenizer.vocabulary_size,
+    )
     _use_threads(recipe)
     course = Course(
         train, optimization=recipe.optimization, seed=recipe.seed, world_size=gang.world_size
@@ -74,13 +81,12 @@ def prepare(spec: TrainingSpec, gang: Gang) -> Setup:
     engine = Engine(
         model, groups, engine=recipe.engine, optimization=recipe.optimization, gang=gang
     )
-    pad_id = Tokenizer.load(spec.model_dir).pad_id
-    loader = BatchLoader(train, task, pad_id=pad_id, device=gang.device)
+    loader = BatchLoader(train, task, pad_id=tokenizer.pad_id, device=gang.device)
     evaluator = Evaluator(
         validation,
         pq.read_table(spec.validation_table_path),
         task,
-        loader=BatchLoader(validation, task, pad_id=pad_id, device=gang.device),
+        loader=BatchLoader(validation, task, pad_id=tokenizer.pad_id, device=gang.device),
         batch_tokens=recipe.optimization.batch_tokens,
         gang=gang,
     )
