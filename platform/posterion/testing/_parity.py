@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,11 @@ from torch import Tensor, nn
 _QUERY_FIELDS = ("attentions", "cross_attentions")
 _CACHE_FIELDS = ("past_key_values", "mems")
 _GRADIENT_FLOOR = 1e-8
+
+Pair = tuple[str, Tensor, Tensor]
+"""An output's name, ours and theirs."""
+Lengths = tuple[int, ...]
+"""How many rows an output of one row per token may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +48,9 @@ def check_model_parity(
     output of the reference is compared with ours of the same name: loss, logits, states, attention
     weights, caches. What stands at a padding token is left out, but for the scores of
     question answering, whose softmax counts padding. The gradients are those of the loss, or,
-    where there is none, of a random linear function of all that was compared.
+    where there is none, of a random linear function of all that was compared. Where rounding alone
+    exceeds the tolerance, ours have to be as near to the reference's in float64 as twice the
+    distance of the reference itself.
 
     Args:
         ours: The model under test, in the mode (training or evaluation) it is to be called in.
@@ -68,7 +75,7 @@ def check_model_parity(
         for model, call in zip((ours, reference), calls, strict=True)
     ]
     names = _field_names(reference, outputs[1], inputs)
-    compared = _compared_fields(names, outputs, real, _kept(inputs))
+    compared = _compared_fields(names, outputs, real, _lengths(inputs))
     assert compared, "the models have no output in common to compare"
     largest = 0.0
     for name, mine, theirs in compared:
@@ -77,12 +84,17 @@ def check_model_parity(
     if not gradients:
         return Parity(outputs=largest, gradients=0.0, fields=fields)
     objectives = _objectives(compared, seed)
-    of_inputs = []
-    for model, call, objective in zip((ours, reference), calls, objectives, strict=True):
+    for model, objective in zip((ours, reference), objectives, strict=True):
         model.zero_grad()
         torch.autograd.backward(objective)
-        of_inputs.append(call.get("inputs_embeds"))
-    difference = _compare_gradients(ours, reference, of_inputs, tolerance)
+    found, expected = (
+        _gradients(model, call) for model, call in zip((ours, reference), calls, strict=True)
+    )
+
+    def exact() -> dict[str, Tensor]:
+        return _exact_gradients(reference, inputs, real, seed)
+
+    difference = _compare_gradients(found, expected, tolerance, exact)
     return Parity(outputs=largest, gradients=difference, fields=fields)
 
 
@@ -122,12 +134,12 @@ def _real_tokens(inputs: Mapping[str, Any]) -> Tensor | None:
     return mask.reshape(-1, mask.shape[-1]).bool()
 
 
-def _kept(inputs: Mapping[str, Any]) -> int:
+def _lengths(inputs: Mapping[str, Any]) -> Lengths:
+    """The text's length, and how many of its logits are kept."""
+    ids = inputs.get("input_ids")
+    length = int(ids.shape[-1] if ids is not None else inputs["inputs_embeds"].shape[-2])
     kept = inputs.get("logits_to_keep", 0)
-    return kept if isinstance(kept, int) else 0
-
-
-Pair = tuple[str, Tensor, Tensor]
+    return (length, kept) if isinstance(kept, int) and kept else (length,)
 
 
 def _field_names(reference: nn.Module, output: Any, inputs: Mapping[str, Any]) -> tuple[str, ...]:
@@ -138,7 +150,7 @@ def _field_names(reference: nn.Module, output: Any, inputs: Mapping[str, Any]) -
 
 
 def _compared_fields(
-    names: tuple[str, ...], outputs: list[Any], real: Tensor | None, kept: int
+    names: tuple[str, ...], outputs: list[Any], real: Tensor | None, lengths: Lengths
 ) -> list[Pair]:
     mine, theirs = outputs
     assert type(mine) is type(theirs), f"output is a {type(mine)}, not a {type(theirs)}"
@@ -150,11 +162,13 @@ def _compared_fields(
     return [
         found
         for name, value, expected in zip(names, mine, theirs, strict=True)
-        for found in _flatten(name, value, expected, real, kept)
+        for found in _flatten(name, value, expected, real, lengths)
     ]
 
 
-def _flatten(name: str, mine: Any, theirs: Any, real: Tensor | None, kept: int) -> list[Pair]:
+def _flatten(
+    name: str, mine: Any, theirs: Any, real: Tensor | None, lengths: Lengths
+) -> list[Pair]:
     if theirs is None:
         assert mine is None, f"{name}: given, where the reference has none"
         return []
@@ -162,7 +176,7 @@ def _flatten(name: str, mine: Any, theirs: Any, real: Tensor | None, kept: int) 
     if isinstance(theirs, Tensor):
         assert mine.shape == theirs.shape, f"{name}: shape {mine.shape} instead of {theirs.shape}"
         assert mine.dtype == theirs.dtype, f"{name}: {mine.dtype} instead of {theirs.dtype}"
-        at = _where_real(name.split("[")[0], theirs, real, kept)
+        at = _where_real(name.split("[")[0], theirs, real, lengths)
         return [(name, mine, theirs) if at is None else (name, mine[at], theirs[at])]
     if not isinstance(theirs, (tuple, list)):
         mine, theirs = _cached(mine), _cached(theirs)
@@ -170,7 +184,7 @@ def _flatten(name: str, mine: Any, theirs: Any, real: Tensor | None, kept: int) 
     return [
         found
         for index, (value, expected) in enumerate(zip(mine, theirs, strict=True))
-        for found in _flatten(f"{name}[{index}]", value, expected, real, kept)
+        for found in _flatten(f"{name}[{index}]", value, expected, real, lengths)
     ]
 
 
@@ -181,7 +195,7 @@ def _cached(cache: Any) -> tuple[Any, ...]:
     return tuple(tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
 
 
-def _where_real(name: str, value: Tensor, real: Tensor | None, kept: int) -> Any:
+def _where_real(name: str, value: Tensor, real: Tensor | None, lengths: Lengths) -> Any:
     """Index of what stands at real tokens; None where all of it counts."""
     if real is None or value.dim() < 2:
         return None
@@ -200,14 +214,10 @@ def _where_real(name: str, value: Tensor, real: Tensor | None, kept: int) -> Any
         if value.shape[2] != keys:
             return None
         return real[:, None, :].expand(value.shape[:3])
-    if kept and value.shape[1] == kept:
-        return real[:, -kept:]
-    return real[:, -value.shape[1] :] if _is_per_token(value, keys) else None
-
-
-def _is_per_token(value: Tensor, keys: int) -> bool:
     # The scores of question answering are (batch, tokens): every one of them counts.
-    return value.dim() == 3 and value.shape[1] <= keys
+    if value.dim() != 3 or value.shape[1] not in lengths:
+        return None
+    return real[:, -value.shape[1] :]
 
 
 def _objectives(compared: list[Pair], seed: int) -> tuple[Tensor, Tensor]:
@@ -228,31 +238,65 @@ def _objectives(compared: list[Pair], seed: int) -> tuple[Tensor, Tensor]:
     return torch.stack(sums[0]).sum(), torch.stack(sums[1]).sum()
 
 
+def _gradients(model: nn.Module, call: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Of every parameter and of the embeddings given; zeros for those that nothing depends on."""
+    sources = dict(model.named_parameters())
+    if call.get("inputs_embeds") is not None:
+        sources["inputs_embeds"] = call["inputs_embeds"]
+    return {
+        name: torch.zeros_like(source) if source.grad is None else source.grad
+        for name, source in sources.items()
+    }
+
+
+def _exact_gradients(
+    reference: nn.Module, inputs: Mapping[str, Any], real: Tensor | None, seed: int
+) -> dict[str, Tensor]:
+    """What the reference gives in float64."""
+    model = copy.deepcopy(reference).double()
+    model.zero_grad()
+    call = {
+        name: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in inputs.items()
+    }
+    call = _own(call)
+    output = model(**call)
+    names = _field_names(model, output, call)
+    compared = _compared_fields(names, [output, output], real, _lengths(inputs))
+    torch.autograd.backward(_objectives(compared, seed)[0])
+    return _gradients(model, call)
+
+
 def _compare_gradients(
-    ours: nn.Module, reference: nn.Module, of_inputs: list[Tensor | None], tolerance: float
+    found: dict[str, Tensor],
+    expected: dict[str, Tensor],
+    tolerance: float,
+    exact: Callable[[], dict[str, Tensor]],
 ) -> float:
-    mine = {name: parameter.grad for name, parameter in ours.named_parameters()}
-    theirs = {name: parameter.grad for name, parameter in reference.named_parameters()}
-    if of_inputs[0] is not None and of_inputs[1] is not None:
-        mine["inputs_embeds"], theirs["inputs_embeds"] = of_inputs[0].grad, of_inputs[1].grad
     # Softmax ignores a shift of all keys: that gradient is 0 but for rounding, so gradients are
     # compared on the scale of the largest of all.
-    scale = max(
-        (float(gradient.abs().max()) for gradient in theirs.values() if gradient is not None),
-        default=0.0,
-    )
+    scale = max(float(value.abs().max()) for value in expected.values())
     scale = max(scale, _GRADIENT_FLOOR)
-    largest = 0.0
-    for name, expected in theirs.items():
-        gradient = mine[name]
-        if expected is None and gradient is None:
-            continue
-        known = next(value for value in (expected, gradient) if value is not None)
-        zeros = torch.zeros_like(known)
-        pair = [zeros if value is None else value for value in (gradient, expected)]
-        what = f"gradient of {name}"
-        largest = max(largest, _compare(pair[0] / scale, pair[1] / scale, tolerance, what))
-    return largest
+    try:
+        return _largest_difference(found, expected, tolerance, scale)
+    except AssertionError as different:
+        # Deep layers that share weights magnify rounding: what counts then is who is nearer.
+        try:
+            truth = exact()
+        except RuntimeError:
+            raise different from None
+        bound = max(tolerance, 2 * _largest_difference(expected, truth, float("inf"), scale))
+        _largest_difference(found, truth, bound, scale)
+        return _largest_difference(found, expected, float("inf"), scale)
+
+
+def _largest_difference(
+    found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float, scale: float
+) -> float:
+    return max(
+        _compare(found[name] / scale, value / scale, tolerance, f"gradient of {name}")
+        for name, value in expected.items()
+    )
 
 
 def _compare(mine: Tensor, theirs: Tensor, tolerance: float, what: str) -> float:
