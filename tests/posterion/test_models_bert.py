@@ -114,7 +114,7 @@ def test_round_trip_both_ways(tmp_path):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"is_decoder": True}, "decoder"),
+        ({"add_cross_attention": True}, "is_decoder"),
         ({"hidden_size": 30, "num_attention_heads": 4}, "multiple"),
     ],
 )

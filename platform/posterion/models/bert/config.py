@@ -1,34 +1,43 @@
-"""What of BERT's configuration space this encoder covers."""
+"""What of BERT's configuration space these models cover: all but relative positions."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from transformers import BertConfig
 
 from posterion._exceptions import ModelSourceError
 
-__all__ = ["BertConfig", "check_config"]
+__all__ = ["BertConfig", "check_config", "head_dropout"]
 
 
-def check_config(config: BertConfig) -> None:
-    """Refuse configurations whose forward pass would differ from the one here.
+def check_config(config: Any) -> None:
+    """Refuse configurations of BERT's form whose forward pass would differ from the one here.
 
     Raises:
-        ModelSourceError: Decoder, cross-attention, relative positions, or sizes that do not fit.
+        ModelSourceError: Cross-attention without a decoder, positions that are not absolute, or
+            sizes that do not fit.
     """
-    if config.is_decoder or config.add_cross_attention:
+    if config.add_cross_attention and not config.is_decoder:
         raise ModelSourceError(
-            "This BERT configuration is a decoder (is_decoder or add_cross_attention is true); "
-            "only encoders are supported. Choose an encoder checkpoint."
+            f"This {config.model_type} configuration has add_cross_attention without is_decoder; "
+            "only decoders look at another model's states. Set is_decoder = True."
         )
     positions = getattr(config, "position_embedding_type", "absolute") or "absolute"
     if positions != "absolute":
         raise ModelSourceError(
-            f"This BERT configuration has position_embedding_type {positions!r}; only 'absolute' "
-            "is supported. Choose a checkpoint with absolute positions."
+            f"This {config.model_type} configuration has position_embedding_type {positions!r}; "
+            "only 'absolute' is supported. Choose a checkpoint with absolute positions."
         )
     if config.hidden_size % config.num_attention_heads:
         raise ModelSourceError(
-            f"This BERT configuration has hidden_size {config.hidden_size}, which is no "
-            f"multiple of its num_attention_heads {config.num_attention_heads}. Correct its "
+            f"This {config.model_type} configuration has hidden_size {config.hidden_size}, which "
+            f"is no multiple of its num_attention_heads {config.num_attention_heads}. Correct its "
             "config.json."
         )
+
+
+def head_dropout(config: Any) -> float:
+    """Dropout before a classifier: its own rate, or that of the hidden states."""
+    own = config.classifier_dropout
+    return float(config.hidden_dropout_prob if own is None else own)

@@ -30,7 +30,7 @@ def run_layers(
     layers: Iterable[nn.Module],
     hidden: Tensor,
     layout: TokenLayout,
-    *,
+    *others: Any,
     output_hidden_states: bool = False,
     output_attentions: bool = False,
     head_mask: Tensor | None = None,
@@ -38,13 +38,15 @@ def run_layers(
 ) -> StackOutput:
     """Send packed tokens through layers.
 
-    Each is called ``layer(hidden, layout, output_attentions=..., head_mask=..., **kwargs)`` and
-    returns the new states and its attention weights or ``None``.
+    Each is called ``layer(hidden, layout, *others, output_attentions=..., head_mask=...,
+    **kwargs)`` and returns the new states and its attention weights or ``None``.
 
     Args:
         layers: In their order.
         hidden: (T, C).
         layout: Of the batch.
+        *others: Handed to every layer. Tensors that need a gradient belong here and not in
+            ``kwargs``: reentrant checkpoints follow positional arguments only.
         output_hidden_states: Keep the states before the first and after every layer.
         output_attentions: Keep the attention weights of every layer.
         head_mask: (H,) for all layers, or (layers, H).
@@ -54,7 +56,12 @@ def run_layers(
     for index, layer in enumerate(layers):
         of_layer = head_mask if head_mask is None or head_mask.dim() == 1 else head_mask[index]
         hidden, seen = layer(
-            hidden, layout, output_attentions=output_attentions, head_mask=of_layer, **kwargs
+            hidden,
+            layout,
+            *others,
+            output_attentions=output_attentions,
+            head_mask=of_layer,
+            **kwargs,
         )
         if output_hidden_states:
             states.append(hidden)
