@@ -252,7 +252,7 @@ def _by_blocks(
     over the scores.
     """
     scale = query.shape[-1] ** -0.5
-    of_query = [(query + biases.content) * scale]
+    of_query = [_scaled(query, biases.content, scale)]
     of_key = [key]
     if place.segment_features is not None:
         own, others = (each.to(query.dtype) for each in place.segment_features)
@@ -265,7 +265,7 @@ def _by_blocks(
     context = relative_block_attention(
         _features(of_query, query),
         _features(of_key, key),
-        _by_head((query + biases.position) * scale),
+        _by_head(_scaled(query, biases.position, scale)),
         positions.transpose(0, 1).contiguous(),
         _by_head(value),
         place.float_bias,
@@ -274,6 +274,10 @@ def _by_blocks(
         dropout,
     )
     return context.permute(1, 2, 0, 3)
+
+
+def _scaled(query: Tensor, bias: Tensor, scale: float) -> Tensor:
+    return torch.add(bias * scale, query, alpha=scale)
 
 
 def _by_head(values: Tensor) -> Tensor:

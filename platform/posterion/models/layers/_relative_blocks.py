@@ -102,7 +102,7 @@ class _Distances:
         self.num_keys = num_keys
         self.length = length
         self.starts = None if targets is None else length - targets
-        self.buffers: dict[tuple[int, ...], Tensor] = {}
+        self.buffers = _Buffers(positions)
 
     def window(self, block: _Block) -> slice:
         """The distances that a block's rows need."""
@@ -113,10 +113,11 @@ class _Distances:
 
     def scores(self, block: _Block, position_query: Tensor) -> Tensor:
         """(h, e, rows, window): ``position_query`` (H, n, R, D) times the distances' keys."""
-        query = position_query[block.heads, block.examples, block.rows]
+        query = position_query[block]
         keys = self.positions[block.heads, self.window(block)].transpose(1, 2)
         heads, examples, rows, size = query.shape
-        scores = torch.bmm(query.reshape(heads, examples * rows, size), keys)
+        scores = self.buffers.get("distances", heads, examples * rows, keys.shape[2])
+        torch.bmm(query.reshape(heads, examples * rows, size), keys, out=scores)
         return scores.view(heads, examples, rows, -1)
 
     def by_key(self, block: _Block, scores: Tensor) -> Tensor:
@@ -132,17 +133,13 @@ class _Distances:
         """The transpose of :meth:`by_key`: (h * e, rows, K) to (h, e, rows, window)."""
         rows = grad.shape[1]
         window = self.window(block)
-        shape = (heads, examples, rows, window.stop - window.start)
-        scores = self.buffers.get(shape)
-        if scores is None:
-            scores = self.buffers[shape] = grad.new_zeros(shape)
-        elif self.starts is not None:
-            scores.zero_()
+        width = window.stop - window.start
+        scores = self.buffers.get("grad_distances", heads, examples, rows, width)
         if self.starts is None:
             # What lies outside of the windows is the same in every block: it stays zero.
             self.by_key(block, scores).copy_(grad)
         else:
-            windows = scores.unfold(-1, self.num_keys, 1)
+            windows = scores.zero_().unfold(-1, self.num_keys, 1)
             windows[self._picked(block, rows)] = grad.view(heads, examples, rows, -1)
         return scores
 
@@ -151,6 +148,21 @@ class _Distances:
         starts = self.starts[block.examples]
         examples = torch.arange(starts.shape[0])[:, None]
         return slice(None), examples, torch.arange(rows)[None, :], starts
+
+
+class _Buffers:
+    """Memory that one block after another uses, so that it stays in the cache."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.like = like
+        self.known: dict[tuple[object, ...], Tensor] = {}
+
+    def get(self, name: str, *shape: int) -> Tensor:
+        """Contiguous, with whatever the block before left in it, or 0."""
+        key = (name, *shape)
+        if key not in self.known:
+            self.known[key] = self.like.new_zeros(shape)
+        return self.known[key]
 
 
 def _forward(
@@ -169,24 +181,25 @@ def _forward(
     """The context, and, if ``keep``, the probabilities of every block, negative where dropped."""
     dtype, num_keys = query.dtype, key.shape[2]
     distances = _Distances(positions, num_keys, length, targets)
+    buffers = distances.buffers
     context = query.new_empty(*query.shape[:3], value.shape[3])
     saved = []
     for block in _blocks(query, num_keys, whole_rows=targets is not None):
-        scores = torch.bmm(block.of(query), block.all_of(key).transpose(1, 2)).float()
-        scores += distances.by_key(block, distances.scores(block, position_query))
+        by_key = distances.by_key(block, distances.scores(block, position_query))
+        scores = buffers.get("scores", *by_key.shape)
+        of_keys = block.all_of(key).transpose(1, 2)
+        torch.baddbmm(by_key, block.of(query), of_keys, out=scores)
         if bias is not None:
             _add_bias(scores, bias, block)
-        weights = torch.softmax(scores, dim=-1).to(dtype)
+        weights = torch.softmax(scores, dim=-1)
         if dropout > 0.0:
-            sign = keep_sign(weights.shape, dropout, dtype)
-            weights = weights.mul_(sign)
+            weights.mul_(keep_sign(weights.shape, dropout, dtype))
         if keep:
             saved.append(weights)
         if dropout > 0.0:
-            weights = weights.clamp_min(0) if keep else weights.clamp_min_(0)
-        part = torch.bmm(weights, block.all_of(value))
+            weights = torch.clamp_min(weights, 0, out=scores)
         target = context[block]
-        target.copy_(part.view(target.shape))
+        target.copy_(torch.bmm(weights, block.all_of(value)).view(target.shape))
     if dropout > 0.0:
         context.mul_(keep_scale(dropout))
     return context, saved
@@ -214,7 +227,7 @@ class _RelativeBlocks(torch.autograd.Function):
     ) -> Tensor:
         inputs = (query, key, position_query, positions, value)
         context, saved = _forward(*inputs, bias, targets, length, dropout, keep=True)
-        ctx.save_for_backward(*inputs, targets, *saved)
+        ctx.save_for_backward(*inputs, targets, context, *saved)
         ctx.length, ctx.dropout = length, dropout
         return context
 
@@ -222,7 +235,8 @@ class _RelativeBlocks(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # Read once only: recomputation frees what it hands out.
-        query, key, position_query, positions, value, targets, *saved = ctx.saved_tensors
+        query, key, position_query, positions, value, *others = ctx.saved_tensors
+        targets, context, *saved = others
         grads = _backward(
             query,
             key,
@@ -232,6 +246,7 @@ class _RelativeBlocks(torch.autograd.Function):
             targets,
             ctx.length,
             ctx.dropout,
+            context,
             grad,
             saved,
         )
@@ -247,12 +262,22 @@ def _backward(
     targets: Tensor | None,
     length: int,
     dropout: float,
+    context: Tensor,
     grad: Tensor,
     saved: Sequence[Tensor],
 ) -> list[Tensor]:
-    """Gradients of the first five, in their types."""
+    """Gradients of the first five, in their types.
+
+    With w the probabilities, negative where dropped, k the kept ones, g the gradient of the weights
+    and m its mean under k, which is the context times the context's gradient, the gradient of
+    the scores is k g - |w| m = k (g - 2 m) + w m: no pass over the scores to find the mean, and
+    none to undo the signs.
+    """
     dtype, num_keys, dropped = query.dtype, key.shape[2], dropout > 0.0
     distances = _Distances(positions, num_keys, length, targets)
+    buffers = distances.buffers
+    mean = (grad.float() * context.float()).sum(-1, keepdim=True).to(dtype)
+    offset = mean * (-2 if dropped else -1)
     grad = (grad * keep_scale(dropout) if dropped else grad).contiguous()
     grad_query, grad_position_query = torch.empty_like(query), torch.empty_like(position_query)
     grad_key, grad_positions, grad_value = (
@@ -261,15 +286,16 @@ def _backward(
     blocks = _blocks(query, num_keys, whole_rows=targets is not None)
     for block, weights in zip(blocks, saved, strict=True):
         of_context = block.of(grad)
-        kept = weights.clamp_min(0) if dropped else weights
-        _add_product(block.all_of(grad_value), kept.transpose(1, 2), of_context)
-        grad_weights = torch.bmm(of_context, block.all_of(value).transpose(1, 2))
+        kept = weights
         if dropped:
-            grad_weights = torch.ops.aten.threshold_backward(grad_weights, weights, 0)
-            weights = weights.abs()
-        grad_scores = torch.ops.aten._softmax_backward_data(
-            grad_weights.float(), weights.float(), -1, torch.float32
-        ).to(dtype)
+            kept = torch.clamp_min(weights, 0, out=buffers.get("kept", *weights.shape))
+        _add_product(block.all_of(grad_value), kept.transpose(1, 2), of_context)
+        grad_scores = buffers.get("grad", *weights.shape)
+        of_values = block.all_of(value).transpose(1, 2)
+        torch.baddbmm(block.of(offset), of_context, of_values, out=grad_scores)
+        grad_scores.mul_(kept)
+        if dropped:
+            grad_scores.addcmul_(weights, block.of(mean))
         target = grad_query[block]
         target.copy_(torch.bmm(grad_scores, block.all_of(key)).view(target.shape))
         _add_product(block.all_of(grad_key), grad_scores.transpose(1, 2), block.of(query))
@@ -307,6 +333,5 @@ def _add_distances(
     keys = distances.positions[block.heads, window]
     of_heads = by_distance.view(heads, examples * rows, width)
     grad_query.copy_(torch.bmm(of_heads, keys).view(grad_query.shape))
-    query = position_query[block.heads, block.examples, block.rows]
-    query = query.reshape(heads, examples * rows, -1)
+    query = position_query[block].reshape(heads, examples * rows, -1)
     grad_positions[block.heads, window] += torch.bmm(of_heads.transpose(1, 2), query)

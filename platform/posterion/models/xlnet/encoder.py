@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from posterion.models.layers import Dropout, Linear, dropout_add, linear
+from posterion.models.layers import Linear, dropout_add, linear
+from posterion.models.layers._dropout import dropout
+from posterion.models.layers._gelu_dropout import gelu_dropout
 from posterion.models.layers._relative_attention import (
     RelativeBiases,
     RelativePlace,
@@ -193,19 +195,20 @@ class XLNetFeedForward(nn.Module):
         self.layer_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
         self.layer_1 = Linear(config.d_model, config.d_inner)
         self.layer_2 = Linear(config.d_inner, config.d_model)
-        self.dropout = Dropout(config.dropout)
         self.is_gelu = config.ff_activation == "gelu"
         named = isinstance(config.ff_activation, str)
         self.activation_function = ACT2FN[config.ff_activation] if named else config.ff_activation
 
     def forward(self, states: Tensor) -> Tensor:
         """Shape: (rows, C) to the same."""
-        if self.is_gelu:
+        p = self.p if self.training else 0.0
+        if not self.is_gelu:
+            inner = dropout(self.activation_function(self.layer_1(states)), p)
+        elif p == 0.0:
             inner = self.layer_1(states, "gelu")
         else:
-            inner = self.activation_function(self.layer_1(states))
-        inner = self.layer_2(self.dropout(inner))
-        p = self.p if self.training else 0.0
+            inner = gelu_dropout(self.layer_1(states), p)
+        inner = self.layer_2(inner)
         return self.layer_norm(dropout_add(inner, states, p))  # type: ignore[no-any-return]
 
 

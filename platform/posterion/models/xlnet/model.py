@@ -34,6 +34,8 @@ class XLNetPreTrainedModel(DropInModel):
 
     config_class = XLNetConfig
     base_model_prefix = "transformer"
+    # A configuration may be shared with transformers' model, which knows one implementation.
+    _supports_sdpa = False
     _no_split_modules = ["XLNetLayer"]
     dropout_fields = ("dropout", "summary_last_dropout")
     summary_at = "last"
