@@ -63,6 +63,13 @@ def test_path_sources_become_absolute_and_others_stay(
     assert values["data"]["source"] == f"path:{tmp_path}/sub/a.csv"
     assert values["data"]["test"]["source"] == f"path:{tmp_path}/t.csv"
     assert values["model"]["source"] == "hub:c/d"
+    model = {"source": "new:sizes.json", "tokenizer": "path:words"}
+    assert absolute_sources({"model": model})["model"] == {
+        "source": "new:sizes.json",
+        "tokenizer": f"path:{tmp_path}/words",
+    }
+    (tmp_path / "sizes.json").touch()
+    assert absolute_sources({"model": model})["model"]["source"] == f"new:{tmp_path}/sizes.json"
 
 
 def test_missing_files_are_refused_before_anything_is_submitted(tmp_path: Path):
@@ -82,6 +89,9 @@ def test_missing_files_are_refused_before_anything_is_submitted(tmp_path: Path):
         check_paths(values)
     (tmp_path / "encoder").mkdir()
     check_paths(values)
+    values["model"]["tokenizer"] = f"path:{tmp_path}/words"
+    with pytest.raises(ModelSourceError, match=r"model\.tokenizer.*words"):
+        check_paths(values)
 
 
 def test_wrong_data_is_refused_before_anything_is_submitted(
