@@ -78,7 +78,12 @@ def configuration(architecture: str, layers: int) -> Any:
     width, heads, inner = 768, 12, 3072
     if architecture == "xlnet":
         return transformers.XLNetConfig(
-            vocab_size=VOCABULARY, d_model=width, n_head=heads, d_inner=inner, n_layer=layers
+            vocab_size=VOCABULARY,
+            d_model=width,
+            n_head=heads,
+            d_inner=inner,
+            n_layer=layers,
+            use_mems_eval=False,  # a classifier has no use for the memory it would return
         )
     if architecture == "distilbert":
         return transformers.DistilBertConfig(
