@@ -59,6 +59,7 @@ def _prefers_onednn(values: Tensor) -> bool:
     return bool(
         values.dtype == torch.float32
         and values.device.type == "cpu"
+        and values.numel() > 0
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
         and _HAS_ONEDNN
