@@ -5,7 +5,13 @@ import torch
 import transformers
 
 from posterion import ModelSourceError
-from posterion.models import DistilBertForMaskedLM, DistilBertForQuestionAnswering, DistilBertModel
+from posterion.models import (
+    BertModel,
+    DistilBertForMaskedLM,
+    DistilBertForQuestionAnswering,
+    DistilBertModel,
+    RobertaModel,
+)
 
 SIZES = {
     "vocab_size": 40,
@@ -35,7 +41,7 @@ def teacher_of(model_class, **fields):
     return teacher
 
 
-@pytest.mark.parametrize("model_class", [transformers.BertModel, transformers.RobertaModel])
+@pytest.mark.parametrize("model_class", [BertModel, RobertaModel])
 def test_student_begins_as_every_second_layer(model_class):
     teacher = teacher_of(model_class)
     student = DistilBertModel.from_teacher(teacher)
@@ -119,6 +125,18 @@ def test_padding_costs_nothing_and_changes_nothing():
     assert not logits[~MASK].any()
     alone = model(INPUT_IDS[1:2, :2]).logits
     torch.testing.assert_close(logits[1:2, :2], alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_a_masked_head_says_nothing(weights):
+    model = DistilBertModel(tiny()).eval()
+    masked = model(
+        INPUT_IDS, MASK, head_mask=torch.tensor([[1.0, 0.0], [1.0, 1.0]]), output_attentions=weights
+    )
+    with torch.no_grad():
+        model.transformer.layer[0].attention.out_lin.weight[:, 8:] = 0.0
+    expected = model(INPUT_IDS, MASK).last_hidden_state
+    torch.testing.assert_close(masked.last_hidden_state[MASK], expected[MASK], atol=1e-5, rtol=0)
 
 
 def test_wrong_sizes_and_inputs():
