@@ -49,7 +49,8 @@ def check_names(family: ModelFamily, directory: Path) -> None:
     """Classes, parameters and arguments are called as in ``transformers``; no head is absent."""
     module = sys.modules[reference_class(family.encoder).__module__]
     expected = {name for name in module.__all__ if _is_model(getattr(module, name), name)}
-    assert {model.__name__ for model in family.models} == expected
+    given = {model.__name__ for model in family.models}
+    assert given == expected, f"models that only one side has: {sorted(given ^ expected)}"
     for model_class in family.models:
         theirs = reference_class(model_class)
         arguments = [
@@ -59,15 +60,17 @@ def check_names(family: ModelFamily, directory: Path) -> None:
         assert named[0][: len(named[1])] == named[1], (
             f"{model_class.__name__}.forward takes {named[0]} instead of {named[1]}"
         )
-        assert model_class.base_model_prefix == theirs.base_model_prefix
-        assert model_class.config_class is theirs.config_class
+        for attribute in ("base_model_prefix", "config_class"):
+            values = [getattr(each, attribute) for each in (model_class, theirs)]
+            assert values[0] == values[1], f"{attribute} is {values[0]} instead of {values[1]}"
         ours, reference = family.build(model_class), family.reference(model_class)
         shapes = [
             {name: tuple(value.shape) for name, value in model.state_dict().items()}
             for model in (ours, reference)
         ]
         assert shapes[0] == shapes[1], f"{model_class.__name__}: weights differ"
-        assert set(ours.all_tied_weights_keys) == set(reference.all_tied_weights_keys)
+        tied = [set(model.all_tied_weights_keys) for model in (ours, reference)]
+        assert tied[0] == tied[1], f"{model_class.__name__} ties {tied[0]} instead of {tied[1]}"
         for part in ("get_input_embeddings", "get_output_embeddings"):
             found = [_name_of(getattr(model, part)(), model) for model in (ours, reference)]
             assert found[0] == found[1], f"{part} gives {found[0]} instead of {found[1]}"
@@ -131,8 +134,8 @@ def check_resizing(family: ModelFamily, directory: Path) -> None:
             size = family.config.vocab_size + change
             for model in (ours, reference):
                 model.resize_token_embeddings(size, mean_resizing=False)
-                assert model.config.vocab_size == size
-                assert model.get_input_embeddings().num_embeddings == size
+                sizes = (model.config.vocab_size, model.get_input_embeddings().num_embeddings)
+                assert sizes == (size, size), f"{model_class.__name__}: {sizes} words, not {size}"
             inputs = family.inputs(model_class, "right", labels=True)
             inputs["input_ids"] = inputs["input_ids"].clamp(max=size - 1)
             if inputs.get("labels") is not None and inputs["labels"].dim() == 2:

@@ -77,6 +77,8 @@ class ModelFamily:
         """A model and its reference with equal weights, in evaluation mode."""
         reference = self.reference(model_class, **changes)
         ours = self.build(model_class, **changes)
+        # Padding that sees nothing has another state in either way of computing attention.
+        ours.set_attn_implementation(reference.config._attn_implementation)
         ours.load_state_dict(reference.state_dict())
         return ours, reference
 
@@ -177,7 +179,7 @@ def gradients_of(model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     model.zero_grad()
     torch.autograd.backward(differentiable(model(**inputs)))
     return {
-        name: parameter.grad.clone()
+        name.removeprefix("_orig_mod."): parameter.grad.clone()
         for name, parameter in model.named_parameters()
         if parameter.grad is not None
     }

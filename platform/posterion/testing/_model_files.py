@@ -26,7 +26,7 @@ def check_round_trip(family: ModelFamily, directory: Path) -> None:
         folder = directory / name / "theirs"
         reference.save_pretrained(folder)
         again, info = model_class.from_pretrained(folder, output_loading_info=True)
-        assert type(again) is model_class
+        assert type(again) is model_class, f"from_pretrained gave {type(again)}"
         _assert_complete(info, f"{name} reading transformers")
         _assert_equal_weights(again, reference, f"{name} as it reads transformers")
         assert not again.training, "a loaded model must be in evaluation mode"
@@ -39,7 +39,7 @@ def check_round_trip(family: ModelFamily, directory: Path) -> None:
             _assert_equal_weights(again, reference, f"{kind} weights of {model_class.__name__}")
     ours = family.build(family.encoder)
     ours.save_pretrained(directory / "shards", max_shard_size="4KB")
-    assert len(list((directory / "shards").glob("*.safetensors"))) > 1
+    assert len(list((directory / "shards").glob("*.safetensors"))) > 1, "no shards were written"
     theirs = reference_class(family.encoder).from_pretrained(directory / "shards")
     _assert_equal_weights(theirs, ours, "our shards as transformers reads them")
 
@@ -65,10 +65,11 @@ def check_loading(family: ModelFamily, directory: Path) -> None:
         name for name, value in base.state_dict().items() if value.dim() == 1 and "layer" in name
     )
     _change_file(directory / "head", directory / "missing", remove=f"{prefix}.{damaged}")
-    assert f"{prefix}.{damaged}" in _refusal(head_class, directory / "missing")
+    error = _refusal(head_class, directory / "missing")
+    assert f"{prefix}.{damaged}" in error, f"the error does not name {damaged}: {error}"
     _change_file(directory / "head", directory / "extra", add="surplus.weight")
     _, info = head_class.from_pretrained(directory / "extra", output_loading_info=True)
-    assert "surplus.weight" in info["unexpected_keys"]
+    assert "surplus.weight" in info["unexpected_keys"], "a surplus weight is not reported"
 
     error = _refusal(head_class, directory / "head", num_labels=head.config.num_labels + 2)
     outputs = [name for name in of_head if head.state_dict()[name].shape[0] == 3]
@@ -76,7 +77,7 @@ def check_loading(family: ModelFamily, directory: Path) -> None:
     for name in outputs:
         assert name in error, f"the error does not name {name}, which has another shape: {error}"
     model = head_class.from_pretrained(directory / "head", num_labels=5, new_weights=modules)
-    assert model.config.num_labels == 5
+    assert model.config.num_labels == 5, "from_pretrained ignores num_labels"
     _assert_equal_weights(model.base_model, head.base_model, "an encoder under a resized head")
     try:
         head_class.from_pretrained(directory / "nowhere")

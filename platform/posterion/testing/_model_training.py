@@ -16,6 +16,7 @@ from posterion.testing._model_family import (
     assert_close,
     differentiable,
     gradients_of,
+    reference_class,
     seeded,
 )
 
@@ -24,14 +25,14 @@ def check_dropout(family: ModelFamily, directory: Path) -> None:
     """Every dropout rate acts in training, alone; a seed repeats it; evaluation has none."""
     assert family.dropouts, "the configuration has no field with `dropout` in its name"
     for name in family.dropouts:
-        acting = [
-            model_class.__name__
-            for model_class in family.models
-            if _training_output(family, model_class, {name: 0.5}, seed=1)
-            .ne(_training_output(family, model_class, {}, seed=1))
-            .any()
-        ]
-        assert acting, f"{name}=0.5 changes no output of any model in training"
+        for model_class in family.models:
+            acts, expected = (
+                _acts(family, each, name) for each in (model_class, reference_class(model_class))
+            )
+            assert acts == expected, (
+                f"{name}=0.5 {'acts' if acts else 'does not act'} in training of "
+                f"{model_class.__name__}, unlike in transformers"
+            )
     rates: dict[str, Any] = dict.fromkeys(family.dropouts, 0.5)
     for model_class in family.models:
         one, again, other = (
@@ -45,6 +46,11 @@ def check_dropout(family: ModelFamily, directory: Path) -> None:
         evaluated = [model(**inputs)[0] for model in (with_rates, without)]
         assert torch.equal(*evaluated), f"{name}: dropout acts in evaluation"
     _check_rate(family)
+
+
+def _acts(family: ModelFamily, model_class: Any, name: str) -> bool:
+    outputs = [_training_output(family, model_class, each, seed=1) for each in ({name: 0.5}, {})]
+    return not torch.equal(*outputs)
 
 
 def _check_rate(family: ModelFamily) -> None:
@@ -83,7 +89,7 @@ def check_checkpointing(family: ModelFamily, directory: Path) -> None:
             for reentrant in (False, True):
                 options = {"use_reentrant": reentrant}
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
-                assert model.is_gradient_checkpointing
+                assert model.is_gradient_checkpointing, "gradient checkpointing is not enabled"
                 calls = _count_layer_calls(family, model, inputs)
                 assert calls > family.config.num_hidden_layers, "no layer is computed twice"
                 with seeded(3):
@@ -124,30 +130,23 @@ def check_bf16(family: ModelFamily, directory: Path) -> None:
             f"{model_class.__name__} in bf16 is {errors[0]:.2g} off, the reference {errors[1]:.2g}"
         )
         gradients = gradients_of(ours.train(), family.inputs(model_class, labels=True))
-        assert all(bool(value.isfinite().all()) for value in gradients.values())
+        finite = all(bool(value.isfinite().all()) for value in gradients.values())
+        assert finite, f"{model_class.__name__} has gradients in bf16 that are no numbers"
 
 
 def check_compilation(family: ModelFamily, directory: Path) -> None:
     """``torch.compile(fullgraph=True)`` traces forward and backward, with and without a mask."""
-    head = family.head("ForSequenceClassification")
-    for model_class, paddings in ((family.encoder, ("right",)), (head, ("none", "right"))):
-        model = family.build(model_class).train()
-        torch._dynamo.reset()
-        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-        for padding in paddings:
-            inputs = family.inputs(model_class, padding, labels=True)
-            mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])).bool()
-            results = []
-            for call in (model, compiled):
-                model.zero_grad()
-                output = call(**inputs)
-                value = output[0] if output[0].dim() == 0 else output[0][mask].pow(2).sum()
-                torch.autograd.backward(value)
-                gradients = {n: p.grad.clone() for n, p in _with_gradients(model)}
-                results.append((value.detach(), gradients))
-            what = f"compiled {model_class.__name__}, padding {padding}"
-            assert_close(results[1][0], results[0][0], what)
-            _assert_equal_gradients(results[1][1], results[0][1], what)
+    model_class = family.head("ForSequenceClassification")
+    model = family.build(model_class).train()
+    torch._dynamo.reset()
+    compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for padding in ("none", "right"):
+        inputs = family.inputs(model_class, padding, labels=True)
+        expected = gradients_of(model, inputs)
+        what = f"compiled {model_class.__name__}, padding {padding}"
+        _assert_equal_gradients(gradients_of(compiled, inputs), expected, what)
+        with torch.no_grad():
+            assert_close(compiled(**inputs).logits, model(**inputs).logits, what)
     torch._dynamo.reset()
 
 
@@ -214,10 +213,6 @@ def _quiet() -> Any:
         warnings.simplefilter("ignore")
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
         yield
-
-
-def _with_gradients(model: Any) -> list[tuple[str, Any]]:
-    return [(name, value) for name, value in model.named_parameters() if value.grad is not None]
 
 
 def _assert_equal_gradients(
