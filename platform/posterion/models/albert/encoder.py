@@ -254,10 +254,10 @@ class AlbertModel(AlbertPreTrainedModel):
             output_attentions=with_attentions,
             head_mask=kwargs.get("head_mask"),
         )
-        hidden, states = layout.unpack(output.hidden), output.hidden_states
+        hidden = output.last_state(layout)
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden,
             pooler_output=None if self.pooler is None else torch.tanh(self.pooler(hidden[:, 0])),
-            hidden_states=None if states is None else tuple(map(layout.unpack, states)),
+            hidden_states=output.hidden_states,
             attentions=output.attentions,
         )

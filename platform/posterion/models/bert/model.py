@@ -7,6 +7,7 @@ H heads, S tokens of another model.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -162,6 +163,9 @@ class BareModel(BertLikeModel):
         )
         memory, seen = self._memory(encoder_hidden_states, encoder_attention_mask, past_key_values)
         mask = self._cached_mask(layout, hidden, attention_mask, past_key_values)
+        # Kernels give a row that sees nothing the gradient of another one.
+        has_mask = mask is not None or layout.bias is not None
+        plain = has_mask and self.config._attn_implementation == "eager"
         output = self.encoder(
             hidden,
             layout,
@@ -169,9 +173,10 @@ class BareModel(BertLikeModel):
             context=DecoderContext(mask, seen),
             past_key_values=past_key_values,
             output_hidden_states=flags[0],
-            output_attentions=flags[1],
+            output_attentions=flags[1] or plain,
             head_mask=kwargs.get("head_mask"),
         )
+        output = output if flags[1] else replace(output, attentions=None)
         return self._returned(output, layout, past_key_values if keeps else None)
 
     def keeps_cache(self, use_cache: bool | None) -> bool:
@@ -242,7 +247,7 @@ class BareModel(BertLikeModel):
     def _returned(
         self, output: StackOutput, layout: TokenLayout, cache: Cache | None
     ) -> BaseModelOutputWithPoolingAndCrossAttentions:
-        hidden = layout.unpack(output.hidden)
+        hidden = output.last_state(layout)
         result = BaseModelOutputWithPoolingAndCrossAttentions(
             last_hidden_state=hidden,
             pooler_output=None if self.pooler is None else self.pooler(hidden),
@@ -250,8 +255,7 @@ class BareModel(BertLikeModel):
         )
         # As tuples, outputs stand in the order in which they are set.
         if output.hidden_states is not None:
-            states = [layout.unpack(each) for each in output.hidden_states[:-1]]
-            result["hidden_states"] = (*states, hidden)
+            result["hidden_states"] = output.hidden_states
         if output.attentions is not None:
             result["attentions"] = tuple(own for own, _ in output.attentions)
             crossed = (cross for _, cross in output.attentions)
@@ -274,14 +278,3 @@ class BertModel(BertPreTrainedModel, BareModel):
     """
 
     embeddings_class = BertEmbeddings
-
-    def recompute_activations(self, enabled: bool) -> None:
-        """Keep each layer's input only, and compute the rest again in the backward pass."""
-        if enabled:
-            self.gradient_checkpointing_enable()
-        else:
-            self.gradient_checkpointing_disable()
-
-    def hidden_states(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """The last layer's states: (B, L) to (B, L, C)."""
-        return self(input_ids, attention_mask).last_hidden_state  # type: ignore[no-any-return]

@@ -275,10 +275,9 @@ class DistilBertModel(DistilBertPreTrainedModel):
             output_attentions=with_attentions,
             head_mask=kwargs.get("head_mask"),
         )
-        states = output.hidden_states
         return BaseModelOutput(
-            last_hidden_state=layout.unpack(output.hidden),
-            hidden_states=None if states is None else tuple(map(layout.unpack, states)),
+            last_hidden_state=output.last_state(layout),
+            hidden_states=output.hidden_states,
             attentions=output.attentions,
         )
 

@@ -21,9 +21,13 @@ class StackOutput:
     hidden: Tensor
     """(T, C) of the last layer."""
     hidden_states: tuple[Tensor, ...] | None
-    """(T, C) before the first and after every layer, if asked for."""
+    """(B, L, C) before the first and after every layer, if asked for."""
     attentions: tuple[Any, ...] | None
     """Weights (B, H, L, L) of every layer, if asked for."""
+
+    def last_state(self, layout: TokenLayout) -> Tensor:
+        """(B, L, C) of the last layer; the one kept in ``hidden_states`` if they were."""
+        return self.hidden_states[-1] if self.hidden_states else layout.unpack(self.hidden)
 
 
 def run_layers(
@@ -52,7 +56,10 @@ def run_layers(
         head_mask: (H,) for all layers, or (layers, H).
         **kwargs: Handed to every layer.
     """
-    states, weights = [hidden], []
+    states: list[Tensor] = []
+    weights = []
+    if output_hidden_states:
+        hidden = _keep(states, hidden, layout)
     for index, layer in enumerate(layers):
         of_layer = head_mask if head_mask is None or head_mask.dim() == 1 else head_mask[index]
         hidden, seen = layer(
@@ -64,7 +71,7 @@ def run_layers(
             **kwargs,
         )
         if output_hidden_states:
-            states.append(hidden)
+            hidden = _keep(states, hidden, layout)
         if output_attentions:
             weights.append(seen)
     return StackOutput(
@@ -72,3 +79,9 @@ def run_layers(
         tuple(states) if output_hidden_states else None,
         tuple(weights) if output_attentions else None,
     )
+
+
+def _keep(states: list[Tensor], hidden: Tensor, layout: TokenLayout) -> Tensor:
+    """Append (B, L, C) to the states, and go on with what it holds, so that it has a gradient."""
+    states.append(layout.unpack(hidden))
+    return layout.pack(states[-1])
