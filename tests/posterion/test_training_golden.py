@@ -1,4 +1,4 @@
-"""A fixed recipe's loss curve, kept in ``tests/golden``: it changes only on purpose.
+"""A fixed recipe's loss curve per architecture, kept in ``tests/golden``: changed on purpose only.
 
 Dropout is on, so the curve also pins the order of random draws. One thread and fp32, so that
 sums are taken in one order; what remains between processors (other vector widths in the
@@ -14,12 +14,13 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
-from posterion.testing import tiny_training
+from posterion.testing import TINY_ARCHITECTURES, tiny_training
 from posterion.training import SoloGang, fit
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "training_loss.json"
+GOLDEN = Path(__file__).parents[1] / "golden"
 RECIPE = {
     "optimization.epochs": 2,
     "optimization.layer_decay": 0.9,
@@ -30,19 +31,21 @@ RECIPE = {
 FIGURES = ("loss", "gradient_norm", "learning_rate")
 
 
-def test_loss_curve_is_the_known_one(tmp_path: Path):
+@pytest.mark.parametrize("architecture", TINY_ARCHITECTURES)
+def test_loss_curve_is_the_known_one(architecture: str, tmp_path: Path):
+    golden = GOLDEN / f"training_loss_{architecture}.json"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        result = fit(tiny_training(tmp_path, RECIPE), SoloGang())
+        result = fit(tiny_training(tmp_path, RECIPE, architecture=architecture), SoloGang())
     finally:
         torch.set_num_threads(threads)
     history = json.loads(result.history_path.read_text())
     found = {name: history[name] for name in FIGURES}
     found["rmse"] = [evaluation["metrics"]["rmse"] for evaluation in history["evaluations"]]
     if os.environ.get("POSTERION_WRITE_GOLDEN"):
-        GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
-    expected = json.loads(GOLDEN.read_text())
+        golden.write_text(json.dumps(found, indent=1) + "\n")
+    expected = json.loads(golden.read_text())
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, rtol=1e-6, err_msg=name)
