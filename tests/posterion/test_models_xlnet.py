@@ -77,6 +77,7 @@ def special_inputs():
         "a target missing": of_query | {"target_mapping": missing},
         "two targets at one place": of_query | {"target_mapping": twice},
         "soft targets": of_query | {"target_mapping": torch.rand(batch, 3, length)},
+        "targets of a longer text": {"target_mapping": F.pad(mapping, (0, 1))},
         "no targets": of_query | {"target_mapping": torch.zeros(batch, 0, length)},
         "memory": {"mems": mems, "token_type_ids": segments} | both,
     }

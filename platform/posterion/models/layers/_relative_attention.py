@@ -140,7 +140,8 @@ def relative_attention(
     Returns:
         (n, R, H * D), and (n, H, R, K) after dropout and head mask, or ``None``.
     """
-    if not weights and can_use_blocks(query) and place.has_few_segments:
+    regular = place.targets is not None or query.shape[1] == place.length
+    if not weights and regular and can_use_blocks(query) and place.has_few_segments:
         context = _by_blocks(query, key, value, positions, biases, place, dropout)
         seen = None
     else:

@@ -148,6 +148,8 @@ def make_streams(
         return Streams(layout, 0, parts, distances, None)
     targets = None
     if inputs.target_mapping is not None:
+        # A mapping of other than L columns names no positions; the formula still gives a result.
+        expand_targets = expand_targets or inputs.target_mapping.shape[2] != inputs.length
         targets = _find_targets(inputs.target_mapping.to(distances.dtype), expand_targets)
     content, query = _places(config, inputs, targets, distances.device)
     halves: tuple[slice, ...] = (slice(0, inputs.batch_size),)
