@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from posterion._exceptions import ModelSourceError
 from posterion.models._checkpoints import LoadReport
-from posterion.models.layers import TokenLayout
+from posterion.models.layers import TokenLayout, WantedStates
 
 _LAYER = re.compile(r"\.?\blayer\.(\d+)\.")
 _IGNORED = -100
@@ -173,16 +173,16 @@ def only_one(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
     return input_ids if input_ids is not None else inputs_embeds  # type: ignore[return-value]
 
 
-def output_flags(config: Any, options: dict[str, Any]) -> tuple[bool, bool]:
+def output_flags(config: Any, options: dict[str, Any]) -> tuple[WantedStates, bool]:
     """Take ``output_hidden_states`` and ``output_attentions`` out of call options.
 
-    Absent or ``None``, the configuration decides.
+    Absent or ``None``, the configuration decides. The states may be chosen by their numbers.
     """
     chosen = []
     for name in ("output_hidden_states", "output_attentions"):
         value = options.pop(name, None)
-        chosen.append(bool(getattr(config, name, False) if value is None else value))
-    return chosen[0], chosen[1]
+        chosen.append(getattr(config, name, False) if value is None else value)
+    return chosen[0], bool(chosen[1])
 
 
 def text_layout(

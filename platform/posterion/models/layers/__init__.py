@@ -13,7 +13,7 @@ from posterion.models.layers._attention import (
 from posterion.models.layers._dropout import Dropout, dropout_add, dropout_generator, keep_mask
 from posterion.models.layers._linear import Linear, linear
 from posterion.models.layers._packing import TokenGroup, TokenLayout
-from posterion.models.layers._stack import StackOutput, run_layers
+from posterion.models.layers._stack import StackOutput, WantedStates, run_layers
 
 __all__ = [
     "Dropout",
@@ -21,6 +21,7 @@ __all__ = [
     "StackOutput",
     "TokenGroup",
     "TokenLayout",
+    "WantedStates",
     "attention",
     "attention_with_weights",
     "cached_attention",

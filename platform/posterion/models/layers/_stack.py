@@ -5,13 +5,17 @@ Shapes: T computed tokens, C hidden size, B examples, L tokens of the longest, H
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from posterion.models.layers._packing import TokenLayout
+
+WantedStates = bool | int | Sequence[int]
+"""Which states to keep: all or none, or those of these numbers; 0 before the first layer, negative
+ones counted from the end. (The number 0 alone means none, as in ``transformers``.)"""
 
 
 @dataclass(frozen=True)
@@ -20,14 +24,15 @@ class StackOutput:
 
     hidden: Tensor
     """(T, C) of the last layer."""
-    hidden_states: tuple[Tensor, ...] | None
-    """(B, L, C) before the first and after every layer, if asked for."""
+    hidden_states: tuple[Tensor | None, ...] | None
+    """(B, L, C) before the first and after every layer, if asked for; ``None`` where not chosen."""
     attentions: tuple[Any, ...] | None
     """Weights (B, H, L, L) of every layer, if asked for."""
 
     def last_state(self, layout: TokenLayout) -> Tensor:
         """(B, L, C) of the last layer; the one kept in ``hidden_states`` if they were."""
-        return self.hidden_states[-1] if self.hidden_states else layout.unpack(self.hidden)
+        kept = None if self.hidden_states is None else self.hidden_states[-1]
+        return layout.unpack(self.hidden) if kept is None else kept
 
 
 def run_layers(
@@ -35,7 +40,7 @@ def run_layers(
     hidden: Tensor,
     layout: TokenLayout,
     *others: Any,
-    output_hidden_states: bool = False,
+    output_hidden_states: WantedStates = False,
     output_attentions: bool = False,
     head_mask: Tensor | None = None,
     **kwargs: Any,
@@ -51,15 +56,16 @@ def run_layers(
         layout: Of the batch.
         *others: Handed to every layer. Tensors that need a gradient belong here and not in
             ``kwargs``: reentrant checkpoints follow positional arguments only.
-        output_hidden_states: Keep the states before the first and after every layer.
+        output_hidden_states: Keep the states before the first and after every layer, or some.
         output_attentions: Keep the attention weights of every layer.
         head_mask: (H,) for all layers, or (layers, H).
         **kwargs: Handed to every layer.
     """
-    states: list[Tensor] = []
+    layers = list(layers)
+    wanted = _numbers(output_hidden_states, len(layers) + 1)
+    states: list[Tensor | None] = []
     weights = []
-    if output_hidden_states:
-        hidden = _keep(states, hidden, layout)
+    hidden = _keep(states, hidden, layout, wanted)
     for index, layer in enumerate(layers):
         of_layer = head_mask if head_mask is None or head_mask.dim() == 1 else head_mask[index]
         hidden, seen = layer(
@@ -70,8 +76,7 @@ def run_layers(
             head_mask=of_layer,
             **kwargs,
         )
-        if output_hidden_states:
-            hidden = _keep(states, hidden, layout)
+        hidden = _keep(states, hidden, layout, wanted)
         if output_attentions:
             weights.append(seen)
     return StackOutput(
@@ -81,7 +86,20 @@ def run_layers(
     )
 
 
-def _keep(states: list[Tensor], hidden: Tensor, layout: TokenLayout) -> Tensor:
-    """Append (B, L, C) to the states, and go on with what it holds, so that it has a gradient."""
-    states.append(layout.unpack(hidden))
-    return layout.pack(states[-1])
+def _numbers(wanted: WantedStates, num_states: int) -> set[int]:
+    if isinstance(wanted, bool):
+        return set(range(num_states)) if wanted else set()
+    numbers = [wanted] if isinstance(wanted, int) else wanted
+    return {each % num_states for each in numbers if -num_states <= each < num_states}
+
+
+def _keep(
+    states: list[Tensor | None], hidden: Tensor, layout: TokenLayout, wanted: set[int]
+) -> Tensor:
+    """Append (B, L, C), if wanted, and go on with what it holds, so that it has a gradient."""
+    if len(states) not in wanted:
+        states.append(None)
+        return hidden
+    kept = layout.unpack(hidden)
+    states.append(kept)
+    return layout.pack(kept)

@@ -171,7 +171,7 @@ class XLNetModel(XLNetPreTrainedModel):
         rectangular = wants_weights or wants_mems or compute_padding
         streams = self._streams(like, inputs, rectangular, wants_weights)
         cut = (self.config.reuse_len, mem_len or self.config.mem_len)
-        trace = _Trace(streams, mems, cut if wants_mems else None, wants_states)
+        trace = _Trace(streams, mems, cut if wants_mems else None, bool(wants_states))
         content, query = self._embed(input_ids, inputs_embeds, streams)
         attentions = []
         for index, layer in enumerate(self.layer):
