@@ -70,6 +70,14 @@ def test_words_stay_tied_when_the_vocabulary_grows(model_class, tmp_path):
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
+def test_a_new_map_to_the_vocabulary_brings_its_bias():
+    model = AlbertForMaskedLM(tiny())
+    new = torch.nn.Linear(8, 40)
+    model.set_output_embeddings(new)
+    assert model.get_output_embeddings() is new
+    assert model.predictions.bias is new.bias
+
+
 def test_padding_costs_nothing_and_changes_nothing():
     model = AlbertForMaskedLM(tiny()).eval()
     seen = []
