@@ -32,7 +32,7 @@ def find_model(recipe: Recipe, registry: Registry | None, folder: RunFolder) -> 
         ``dir``, and ``parent``: what the lineage names, an alias replaced by its version.
 
     Raises:
-        ModelSourceError: There is no such model, or it cannot read texts of the recipe's length.
+        ModelSourceError: There is no such model, or cannot do what the recipe asks of it.
     """
     from posterion.models import check_fit, resolve_model
     from posterion.text import Tokenizer
@@ -47,6 +47,7 @@ def find_model(recipe: Recipe, registry: Registry | None, folder: RunFolder) -> 
         directory,
         max_length=recipe.data.max_length,
         vocabulary_size=Tokenizer.load(directory).vocabulary_size,
+        pooling=recipe.model.pooling,
     )
     return {"dir": str(directory), "parent": parent, "found": {"model": parent}}
 

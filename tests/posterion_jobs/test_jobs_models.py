@@ -55,7 +55,14 @@ def test_another_architecture_is_another_source(
     assert type(encoder) is transformers.RobertaModel
     settings = json.loads((outcome.version_dir / "model" / "config.json").read_text())
     assert settings["posterion"]["pooling"] == {**pooling, "tokens": "mean"}
-    assert answer_of(outcome.version_dir) == answer_of(outcome.version_dir)
+    found = find_model(
+        quick(make_recipe, source=f"path:{outcome.version_dir}/model", tokenizer=f"path:{roberta}"),
+        None,
+        RunFolder(tmp_path / "next"),
+    )
+    bare = json.loads((Path(found["dir"]) / "config.json").read_text())
+    assert "posterion" not in bare
+    assert bare["architectures"] == ["RobertaModel"]
 
 
 def test_a_model_from_nothing(tmp_path: Path, make_recipe: MakeRecipe, roberta: Path):
@@ -123,6 +130,11 @@ def test_what_the_model_cannot_read_is_refused_before_the_data_is(
     data = {**make_recipe().data.model_dump(), "max_length": 65}
     recipe = make_recipe(data=data, model={"source": f"path:{roberta}"})
     with pytest.raises(ModelSourceError, match=r"data\.max_length is 65.*at most 64"):
+        finetune.run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "data").exists()
+    pooling = {"kind": "last_layers", "layers": 3}
+    recipe = make_recipe(model={"source": f"path:{roberta}", "pooling": pooling})
+    with pytest.raises(ModelSourceError, match=r"model\.pooling\.layers is 3.*Set it to 2"):
         finetune.run(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "data").exists()
     larger = tiny_model(tmp_path / "larger", vocabulary=[f"word{n}" for n in range(900)])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from posterion._exceptions import ArtifactError, ModelSourceError
-from posterion.config import did_you_mean
+from posterion.config import PoolingSection, did_you_mean
 from posterion.models._checkpoints import (
     WEIGHTS_FILE,
     LoadReport,
@@ -26,6 +26,7 @@ from posterion.models._drop_in import DropInModel
 from posterion.models.albert import AlbertModel
 from posterion.models.bert import BertModel
 from posterion.models.distilbert import DistilBertModel
+from posterion.models.pooling import create_pooling
 from posterion.models.roberta import RobertaModel
 from posterion.models.xlnet import XLNetModel
 
@@ -97,13 +98,20 @@ def save_encoder(encoder: DropInModel, directory: Path) -> None:
     write_json(directory / "config.json", {**values, "architectures": [type(encoder).__name__]})
 
 
-def check_fit(model_dir: Path, *, max_length: int, vocabulary_size: int) -> None:
-    """Refuse lengths and tokens that a model has no embeddings for.
+def check_fit(
+    model_dir: Path,
+    *,
+    max_length: int,
+    vocabulary_size: int,
+    pooling: PoolingSection | None = None,
+) -> None:
+    """Refuse lengths and tokens that a model has no embeddings for, and layers it does not have.
 
     Args:
         model_dir: Folder of an encoder or of a fine-tuned model.
         max_length: Tokens of the longest window.
         vocabulary_size: Of the tokenizer.
+        pooling: What stands on the encoder.
 
     Raises:
         ModelSourceError: Names the limit.
@@ -124,6 +132,9 @@ def check_fit(model_dir: Path, *, max_length: int, vocabulary_size: int) -> None
             f"embeddings of {config.vocab_size:,}. Take the tokenizer that belongs to the model, "
             "or raise vocab_size in the config.json of a new one."
         )
+    if pooling is not None:
+        with torch.device("meta"):
+            create_pooling(pooling, config.hidden_size, config.num_hidden_layers)
 
 
 def drop_absent_pooler(encoder: DropInModel, weights: Mapping[str, Tensor]) -> None:
@@ -145,8 +156,12 @@ def seeded(seed: int) -> Iterator[None]:
 def build_encoder(
     values: Mapping[str, Any], *, dropout: float | None = None, seed: int = 0
 ) -> DropInModel:
-    """An encoder with random weights, float32, in evaluation mode, from its configuration."""
+    """An encoder with random weights, float32, in evaluation mode, from its configuration.
+
+    What ``values`` says of a head that stood on it is left out.
+    """
     architecture = _architecture(values)
+    values = {name: value for name, value in values.items() if name != "posterion"}
     if dropout is not None:
         values = {**values, **dict.fromkeys(architecture.dropout_fields, dropout)}
     config = _config(architecture, values)

@@ -95,9 +95,10 @@ class TextModel(nn.Module):
             seed: Seed of the fresh weights; torch's global generator is left as it was.
 
         Raises:
-            ModelSourceError: The checkpoint does not fit; the message names the weights.
+            ModelSourceError: The checkpoint does not fit, and the message names the weights; or the
+                pooling reads more layers than there are.
             ArtifactError: A damaged file.
-            ValueError: No such pooling, or it reads more layers than the encoder has.
+            ValueError: There is no such pooling.
         """
         encoder, report = load_encoder(model_dir, dropout=dropout, seed=seed)
         with seeded(seed), torch.no_grad():

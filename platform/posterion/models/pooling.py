@@ -14,6 +14,7 @@ import torch
 from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
 
+from posterion._exceptions import ModelSourceError
 from posterion.config import (
     FirstLastPooling,
     LastLayersPooling,
@@ -200,22 +201,24 @@ def create_pooling(
         summary_at: Which real token stands for the whole text.
 
     Raises:
-        ValueError: The encoder has fewer layers than the section reads.
+        ModelSourceError: The encoder has fewer layers than the section reads.
     """
     if isinstance(section, FirstLastPooling):
         return FirstLast(hidden_size)
     if isinstance(section, LastLayersPooling):
         if section.layers > num_layers:
-            raise ValueError(
-                f"pooling last_layers reads {section.layers} layers; the model has {num_layers}"
+            raise ModelSourceError(
+                f"model.pooling.layers is {section.layers}: last_layers would read that many "
+                f"layers, and the model has {num_layers}. Set it to {num_layers} or less."
             )
         return LastLayers(_over_tokens(section.tokens, hidden_size, summary_at), section.layers)
     if isinstance(section, WeightedLayersPooling):
         num_states = section.layers or num_layers + 1
         if num_states > num_layers + 1:
-            raise ValueError(
-                f"pooling weighted_layers reads {num_states} states; the model has "
-                f"{num_layers + 1}: those of {num_layers} layers and the embeddings"
+            raise ModelSourceError(
+                f"model.pooling.layers is {num_states}: weighted_layers would read that many "
+                f"states, and the model has {num_layers + 1}, those of {num_layers} layers and "
+                f"the embeddings. Set it to {num_layers + 1} or less."
             )
         return WeightedLayers(_over_tokens(section.tokens, hidden_size, summary_at), num_states)
     return _over_tokens(section.kind, hidden_size, summary_at)

@@ -62,6 +62,7 @@ def prepare(spec: TrainingSpec, gang: Gang) -> Setup:
         spec.model_dir,
         max_length=recipe.data.max_length,
         vocabulary_size=tokenizer.vocabulary_size,
+        pooling=recipe.model.pooling,
     )
     _use_threads(recipe)
     course = Course(
