@@ -273,6 +273,8 @@ class BertLMHeadModel(BertWords, CausalLanguageModel, GenerationMixin):  # type:
         super().__init__(config)
         if not config.is_decoder:
             logger.warning("BertLMHeadModel sees later words unless config.is_decoder = True.")
+        # What the name does not tell transformers.
+        self.loss_type = "ForCausalLM"
         self.add_encoder(with_pooler=False)
         self.cls = BertPretrainingHeads(config, next_sentence=False)
         self.post_init()
@@ -387,9 +389,8 @@ class BertForPreTraining(BertWords, WordScorer):
         follows = self.cls.seq_relationship(outputs.pooler_output)
         loss = None
         if labels is not None and next_sentence_label is not None:
-            loss = token_loss(scores, layout.pack(labels)) + token_loss(
-                follows, next_sentence_label
-            )
+            of_words = token_loss(scores, layout.pack(labels))
+            loss = of_words + token_loss(follows, next_sentence_label)
         return BertForPreTrainingOutput(
             loss=loss,
             prediction_logits=layout.unpack(scores),
