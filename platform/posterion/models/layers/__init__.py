@@ -10,14 +10,29 @@ from posterion.models.layers._attention import (
     cached_attention,
     jagged_attention,
 )
-from posterion.models.layers._dropout import Dropout, dropout_add, dropout_generator, keep_mask
+from posterion.models.layers._dropout import (
+    Dropout,
+    dropout,
+    dropout_add,
+    dropout_generator,
+    keep_mask,
+)
+from posterion.models.layers._gelu_dropout import gelu_dropout
 from posterion.models.layers._linear import Linear, linear
 from posterion.models.layers._packing import TokenGroup, TokenLayout
+from posterion.models.layers._relative_attention import (
+    RelativeBiases,
+    RelativePlace,
+    can_use_blocks,
+    relative_attention,
+)
 from posterion.models.layers._stack import StackOutput, WantedStates, run_layers
 
 __all__ = [
     "Dropout",
     "Linear",
+    "RelativeBiases",
+    "RelativePlace",
     "StackOutput",
     "TokenGroup",
     "TokenLayout",
@@ -25,10 +40,14 @@ __all__ = [
     "attention",
     "attention_with_weights",
     "cached_attention",
+    "can_use_blocks",
+    "dropout",
     "dropout_add",
     "dropout_generator",
+    "gelu_dropout",
     "jagged_attention",
     "keep_mask",
     "linear",
+    "relative_attention",
     "run_layers",
 ]

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from posterion.models.layers import Linear, dropout_add, linear
-from posterion.models.layers._dropout import dropout
-from posterion.models.layers._gelu_dropout import gelu_dropout
-from posterion.models.layers._relative_attention import (
+from posterion.models.layers import (
+    Linear,
     RelativeBiases,
     RelativePlace,
+    dropout,
+    dropout_add,
+    gelu_dropout,
+    linear,
     relative_attention,
 )
 from posterion.models.xlnet.config import XLNetConfig

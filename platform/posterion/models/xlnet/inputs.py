@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from posterion.models.layers import TokenGroup, TokenLayout
-from posterion.models.layers._relative_attention import RelativePlace, can_use_blocks
+from posterion.models.layers import RelativePlace, TokenGroup, TokenLayout, can_use_blocks
 from posterion.models.xlnet.config import XLNetConfig
 
 
