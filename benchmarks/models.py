@@ -139,7 +139,7 @@ def permuted(rows: int, length: int) -> dict[str, Any]:
     num_targets = length // 6
     order = torch.rand(rows, length, generator=torch.Generator().manual_seed(0)).argsort(1)
     rank = order.argsort(1)
-    targets = order[:, -num_targets:]
+    targets = order[:, -num_targets:].contiguous()
     return {
         "perm_mask": (rank[:, :, None] <= rank[:, None, :]).float(),
         "target_mapping": torch.nn.functional.one_hot(targets, length).float(),
