@@ -12,7 +12,7 @@ SIZES = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 24,
-    "max_position_embeddings": 20,
+    "max_position_embeddings": 44,
 }
 HEADS = (
     "ForMaskedLM",

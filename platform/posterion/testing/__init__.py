@@ -5,7 +5,6 @@ repository can check their own tasks with the same tests.
 """
 
 from posterion.testing._contract import CheckedTask, check_task
-from posterion.testing._encoder_parity import check_encoder_parity
 from posterion.testing._hostile_texts import hostile_texts, long_texts
 from posterion.testing._model_contract import MODEL_CHECKS, check_model
 from posterion.testing._model_family import ModelFamily, randomize
@@ -20,7 +19,6 @@ __all__ = [
     "CheckedTask",
     "ModelFamily",
     "Parity",
-    "check_encoder_parity",
     "check_model",
     "check_model_parity",
     "check_task",

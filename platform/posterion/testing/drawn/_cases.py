@@ -73,7 +73,8 @@ def model_cases(
             signature of ``forward``, what their labels are from the class name.
         extra_inputs: Called with class name, configuration and the inputs so far; a strategy
             of the inputs to use instead.
-        only_eager: The reference has no other attention, and no masks of (B, 1, L, L).
+        only_eager: The reference has no other attention, no masks of (B, 1, L, L), and does not
+            choose hidden states by number.
     """
     model_class = draw(st.sampled_from(list(model_classes)))
     config = draw(configs)
@@ -91,7 +92,7 @@ def model_cases(
     if extra_inputs is not None:
         inputs = draw(extra_inputs(name, config, inputs))
     _draw_decoder_inputs(draw, config, accepted, inputs, generator)
-    flags = _draw_flags(draw)
+    flags = _draw_flags(draw, [] if only_eager else _numbers_of_states(config))
     eager = only_eager or "output_attentions" in flags
     kinds = ["eager"] if eager else ["sdpa", "sdpa", "eager"]
     attention = draw(st.sampled_from(kinds))
@@ -122,9 +123,18 @@ def _additive(mask: torch.Tensor) -> torch.Tensor:
     return torch.where(mask, 0.0, torch.finfo(torch.float32).min)
 
 
-def _draw_flags(draw: st.DrawFn) -> dict[str, Any]:
+def _numbers_of_states(config: Any) -> list[Any]:
+    """Ways to choose some of the hidden states."""
+    # Where a group of ALBERT holds several layers, transformers counts from the end as if it
+    # held one: its -1 is a state in the middle.
+    several = getattr(config, "inner_group_num", 1) > 1
+    return [0, [1]] if several else [0, -1, [0, -1], [1]]
+
+
+def _draw_flags(draw: st.DrawFn, numbers_of_states: list[Any]) -> dict[str, Any]:
+    states = [None, None, True, True, False, *numbers_of_states]
     flags = {
-        "output_hidden_states": draw(st.sampled_from([None, None, True, False])),
+        "output_hidden_states": draw(st.sampled_from(states)),
         "output_attentions": draw(st.sampled_from([None, None, None, True])),
         "return_dict": draw(st.sampled_from([None, None, None, True, False])),
     }
@@ -135,7 +145,9 @@ def _draw_shape(draw: st.DrawFn, name: str) -> tuple[int, ...]:
     """(B, L), or (B, N, L) where there are answers to choose from."""
     lowest = 3 if "QuestionAnswering" in name else 1
     answers = (draw(st.integers(1, 3)),) if name.endswith("MultipleChoice") else ()
-    return (draw(st.integers(1, 4)), *answers, draw(st.integers(lowest, 6)))
+    # Texts of much unlike lengths are computed in several groups.
+    lengths = st.one_of(*[st.integers(lowest, 6)] * 5, st.just(40))
+    return (draw(st.integers(1, 4)), *answers, draw(lengths))
 
 
 def _draw_texts(

@@ -8,7 +8,7 @@ import transformers
 from hypothesis import strategies as st
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu", "tanh")
-MAX_LENGTH = 9
+MAX_LENGTH = 43
 """Longest drawn text, past tokens of a cache included."""
 
 
@@ -66,7 +66,7 @@ def _decoder(draw: st.DrawFn) -> dict[str, Any]:
 def bert_configs(draw: st.DrawFn) -> Any:
     """Configurations of :class:`transformers.BertModel`."""
     return transformers.BertConfig(
-        max_position_embeddings=draw(st.integers(MAX_LENGTH, 16)),
+        max_position_embeddings=draw(st.integers(MAX_LENGTH, 50)),
         **draw(_common()),
         **draw(_decoder()),
     )
@@ -97,7 +97,7 @@ def distilbert_configs(draw: st.DrawFn) -> Any:
         n_heads=sizes["num_attention_heads"],
         hidden_dim=sizes["intermediate_size"],
         activation=draw(st.sampled_from(ACTIVATIONS)),
-        max_position_embeddings=draw(st.integers(MAX_LENGTH, 16)),
+        max_position_embeddings=draw(st.integers(MAX_LENGTH, 50)),
         sinusoidal_pos_embds=draw(st.booleans()),
         dropout=0.0,
         attention_dropout=0.0,
@@ -117,7 +117,7 @@ def albert_configs(draw: st.DrawFn) -> Any:
     groups = draw(st.sampled_from([number for number in (1, 2, 3) if number <= layers]))
     fields["num_hidden_layers"] = layers
     return transformers.AlbertConfig(
-        max_position_embeddings=draw(st.integers(MAX_LENGTH, 16)),
+        max_position_embeddings=draw(st.integers(MAX_LENGTH, 50)),
         embedding_size=draw(st.sampled_from([8, 10, fields["hidden_size"]])),
         num_hidden_groups=groups,
         inner_group_num=draw(st.sampled_from([1, 1, 2])),
