@@ -1,6 +1,15 @@
 """Metric functions on plain arrays."""
 
+from posterion.metrics._binomial import binomial_upper_bound, clopper_pearson
 from posterion.metrics._bootstrap import bootstrap_intervals
+from posterion.metrics._calibration import (
+    BrierDecomposition,
+    brier_decomposition,
+    classwise_ece,
+    pinball_loss,
+    quantile_calibration_error,
+    uniform_ece,
+)
 from posterion.metrics._classification import (
     accuracy,
     auroc,
@@ -12,6 +21,12 @@ from posterion.metrics._classification import (
     subset_accuracy,
 )
 from posterion.metrics._direction import greater_is_better
+from posterion.metrics._forecast import (
+    SliceCoverage,
+    coverage_by_slice,
+    crps_samples,
+    sharpness,
+)
 from posterion.metrics._probabilistic import (
     ReliabilityBins,
     adaptive_bins,
@@ -22,17 +37,39 @@ from posterion.metrics._probabilistic import (
     interval_width,
 )
 from posterion.metrics._regression import mae, pearson, r2, rmse, spearman
+from posterion.metrics._selective import (
+    RiskCoverage,
+    aurc,
+    auroc_of_error,
+    auroc_of_shift,
+    excess_aurc,
+    risk_at_coverage,
+    risk_coverage_curve,
+)
 
 __all__ = [
+    "BrierDecomposition",
     "ReliabilityBins",
+    "RiskCoverage",
+    "SliceCoverage",
     "accuracy",
     "adaptive_bins",
+    "aurc",
     "auroc",
+    "auroc_of_error",
+    "auroc_of_shift",
+    "binomial_upper_bound",
     "bootstrap_intervals",
     "brier",
+    "brier_decomposition",
+    "classwise_ece",
+    "clopper_pearson",
     "coverage",
+    "coverage_by_slice",
     "crps_gaussian",
+    "crps_samples",
     "ece",
+    "excess_aurc",
     "gaussian_nll",
     "greater_is_better",
     "interval_width",
@@ -42,8 +79,14 @@ __all__ = [
     "multi_label_nll",
     "nll",
     "pearson",
+    "pinball_loss",
+    "quantile_calibration_error",
     "r2",
+    "risk_at_coverage",
+    "risk_coverage_curve",
     "rmse",
+    "sharpness",
     "spearman",
     "subset_accuracy",
+    "uniform_ece",
 ]
