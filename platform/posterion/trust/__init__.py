@@ -4,7 +4,7 @@ from posterion.trust._beta import BetaCalibration
 from posterion.trust._calibration import Calibration, Uncalibrated
 from posterion.trust._class_calibration import ClassCalibration
 from posterion.trust._conformal import ConformalRegression, gaussian_within
-from posterion.trust._conformal_sets import ConformalSets
+from posterion.trust._conformal_sets import ConformalSets, Raps
 from posterion.trust._cross_conformal import CrossConformalRegression
 from posterion.trust._distribution import (
     ClassificationDistribution,
@@ -35,6 +35,7 @@ __all__ = [
     "IsotonicCalibration",
     "MondrianRegression",
     "Prediction",
+    "Raps",
     "RegressionDistribution",
     "RegressionRecalibration",
     "SelectiveRiskControl",

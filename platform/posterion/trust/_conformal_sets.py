@@ -31,6 +31,16 @@ _ALL = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Raps:
+    """The score ``raps`` and its options; choose them without looking at calibration examples."""
+
+    penalty: float = 0.01
+    """Added for every rank beyond :attr:`free_rank`."""
+    free_rank: int = 5
+    """Ranks without penalty."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConformalSets(Calibration):
     """All labels whose score is at most the conformal quantile of true labels' scores.
 
@@ -76,12 +86,10 @@ class ConformalSets(Calibration):
         label: ArrayLike,
         *,
         coverage: float,
-        score: Score = "aps",
+        score: Literal["lac", "aps"] | Raps = "aps",
         groups: Sequence[str] | None = None,
         by_label: bool = False,
         uniforms: ArrayLike | None = None,
-        penalty: float = 0.01,
-        free_rank: int = 5,
     ) -> Self:
         """Fit on held-out examples.
 
@@ -89,12 +97,10 @@ class ConformalSets(Calibration):
             distribution: What the model believes of M examples it was not trained on.
             label: Class indices. Shape: (M,).
             coverage: Share of sets that are to hold the true label.
-            score: ``lac``, ``aps`` or ``raps``.
+            score: ``lac``, ``aps``, or :class:`Raps` with its options.
             groups: Group of every example, for coverage in each of them. Length M.
             by_label: Coverage for each true label.
             uniforms: ``u`` of ``aps`` and ``raps``, drawn apart from the data. Shape: (M,).
-            penalty: Of ``raps``.
-            free_rank: Of ``raps``; choose both without looking at these examples.
 
         Raises:
             DataError: Too few examples, also in a group, or labels that do not fit.
@@ -105,13 +111,14 @@ class ConformalSets(Calibration):
         if distribution.multi_label or (by_label and groups is not None):
             raise ValueError("sets are for single-label tasks, by groups or by label, not both")
         y = checked_labels(distribution, label)
+        options = score if isinstance(score, Raps) else Raps(penalty=0.0, free_rank=0)
         unfitted = cls(
-            score=score,
+            score="raps" if isinstance(score, Raps) else score,
             coverage=coverage,
             condition="labels" if by_label else "none" if groups is None else "groups",
             quantiles={_ALL: 0.0},
-            penalty=penalty if score == "raps" else 0.0,
-            free_rank=free_rank if score == "raps" else 0,
+            penalty=options.penalty,
+            free_rank=options.free_rank,
             num_classes=distribution.num_classes,
             num_examples=len(y),
         )
