@@ -19,6 +19,7 @@ from posterion.trust._prediction import Prediction
 from posterion.trust._quantile_regression import ConformalQuantiles
 from posterion.trust._recalibration import RegressionRecalibration
 from posterion.trust._selective_risk import SelectiveRiskControl, selective_risk_bound
+from posterion.trust._sliced import SlicedCalibration
 from posterion.trust._temperature import TemperatureScaling, answer_confidence
 from posterion.trust._vector import VectorScaling
 
@@ -39,6 +40,7 @@ __all__ = [
     "RegressionDistribution",
     "RegressionRecalibration",
     "SelectiveRiskControl",
+    "SlicedCalibration",
     "TemperatureScaling",
     "Uncalibrated",
     "VectorScaling",
