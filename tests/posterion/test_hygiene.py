@@ -40,6 +40,7 @@ NEEDS = {
     "trust": {"models", "metrics"},
     "tasks": {"data", "models", "objectives", "metrics", "trust"},
     "training": {"tasks", "data", "objectives"},
+    "ensembles": {"tasks", "trust", "metrics"},
     "inference": {"tasks", "trust"},
 }
 ANY = {"cli", "testing"}
