@@ -1,4 +1,8 @@
-"""Losses, one value per example."""
+"""Losses, one value per example.
+
+What pretraining and distillation learn from is in :mod:`posterion.objectives.pretraining` and
+:mod:`posterion.objectives.distillation`, which this package does not import: they need models.
+"""
 
 from posterion.objectives._classification import binary_cross_entropy, cross_entropy
 from posterion.objectives._regression import gaussian_nll, soft_clamp, squared_error
