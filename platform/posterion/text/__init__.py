@@ -1,7 +1,27 @@
-"""Text: tokenizers, the windows they cut and the places of tokens in text; training them."""
+"""Text: tokenizers and the windows they cut; words, statistics and vectors without a network."""
 
+from posterion.text._segments import split_paragraphs, split_sentences, split_words
+from posterion.text._sif import SifVectors
+from posterion.text._statistics import STATISTICS, text_statistics
+from posterion.text._syllables import count_syllables
+from posterion.text._tfidf import TfidfOptions, TfidfVectors
 from posterion.text._tokenizer import Tokenizer
 from posterion.text._training import text_lines, train_tokenizer
 from posterion.text._windows import OffsetEncoding, PairWindow
 
-__all__ = ["OffsetEncoding", "PairWindow", "Tokenizer", "text_lines", "train_tokenizer"]
+__all__ = [
+    "STATISTICS",
+    "OffsetEncoding",
+    "PairWindow",
+    "SifVectors",
+    "TfidfOptions",
+    "TfidfVectors",
+    "Tokenizer",
+    "count_syllables",
+    "split_paragraphs",
+    "split_sentences",
+    "split_words",
+    "text_lines",
+    "text_statistics",
+    "train_tokenizer",
+]
