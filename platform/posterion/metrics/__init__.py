@@ -1,7 +1,8 @@
-"""Metric functions on plain arrays."""
+"""Metric functions on plain arrays, and abilities from pairwise judgements."""
 
 from posterion.metrics._binomial import binomial_upper_bound, clopper_pearson
 from posterion.metrics._bootstrap import bootstrap_intervals
+from posterion.metrics._bradley_terry import BradleyTerry, fit_bradley_terry
 from posterion.metrics._calibration import (
     BrierDecomposition,
     brier_decomposition,
@@ -48,6 +49,7 @@ from posterion.metrics._selective import (
 )
 
 __all__ = [
+    "BradleyTerry",
     "BrierDecomposition",
     "ReliabilityBins",
     "RiskCoverage",
@@ -70,6 +72,7 @@ __all__ = [
     "crps_samples",
     "ece",
     "excess_aurc",
+    "fit_bradley_terry",
     "gaussian_nll",
     "greater_is_better",
     "interval_width",
