@@ -11,10 +11,12 @@ from posterion.data._encoded import EncodedDataset, cached_encoding
 from posterion.data._formats import formats, source_formats
 from posterion.data._hash import content_hash
 from posterion.data._loading import load_splits
+from posterion.data._near_duplicates import near_duplicates
 from posterion.data._padding import pad
 from posterion.data._read import read_source
 from posterion.data._report import ColumnProblem, ValidationReport
 from posterion.data._schema import Column, TableSchema
+from posterion.data._shift import Shift, TellingFeature, adversarial_validation
 from posterion.data._source import resolve_source
 from posterion.data._split import Splits, split, split_columns
 from posterion.data._validate import conform, validate
@@ -25,9 +27,12 @@ __all__ = [
     "Column",
     "ColumnProblem",
     "EncodedDataset",
+    "Shift",
     "Splits",
     "TableSchema",
+    "TellingFeature",
     "ValidationReport",
+    "adversarial_validation",
     "cached_encoding",
     "conform",
     "content_hash",
@@ -35,6 +40,7 @@ __all__ = [
     "evaluation_batches",
     "formats",
     "load_splits",
+    "near_duplicates",
     "pad",
     "read_source",
     "repeated_rows",
