@@ -14,6 +14,8 @@ from posterion.data._loading import load_splits
 from posterion.data._near_duplicates import near_duplicates
 from posterion.data._padding import pad
 from posterion.data._read import read_source
+from posterion.data._reading import ReadingKind, reading_schema
+from posterion.data._reading_check import conform_reading, validate_reading
 from posterion.data._report import ColumnProblem, ValidationReport
 from posterion.data._schema import Column, TableSchema
 from posterion.data._shift import Shift, TellingFeature, adversarial_validation
@@ -27,6 +29,7 @@ __all__ = [
     "Column",
     "ColumnProblem",
     "EncodedDataset",
+    "ReadingKind",
     "Shift",
     "Splits",
     "TableSchema",
@@ -35,6 +38,7 @@ __all__ = [
     "adversarial_validation",
     "cached_encoding",
     "conform",
+    "conform_reading",
     "content_hash",
     "describe",
     "evaluation_batches",
@@ -43,11 +47,13 @@ __all__ = [
     "near_duplicates",
     "pad",
     "read_source",
+    "reading_schema",
     "repeated_rows",
     "resolve_source",
     "source_formats",
     "split",
     "split_columns",
     "validate",
+    "validate_reading",
     "write_table",
 ]

@@ -13,7 +13,7 @@ from posterion._exceptions import DataError
 
 MAX_MEMBER_BYTES = 2 * 1024**3
 MAX_TOTAL_BYTES = 16 * 1024**3
-MAX_MEMBERS = 200_000
+MAX_MEMBERS = 2_000_000
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 

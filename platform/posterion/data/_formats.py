@@ -16,6 +16,15 @@ from posterion.config import did_you_mean
 Reader = Callable[[Path], pa.Table]
 
 _COMPRESSED = (".gz", ".bz2", ".zst")
+_READERS = (
+    "_tabular",
+    "_published",
+    "_vader",
+    "_reading_span",
+    "_reading_choice",
+    "_reading_cloze",
+    "_reading_free",
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ def register_format(name: str, *patterns: str, description: str) -> Callable[[Re
 def formats() -> list[Format]:
     """All formats."""
     # Importing the readers registers them; here, not at the top, because they import this.
-    for module in ("_tabular", "_published", "_vader"):
+    for module in _READERS:
         importlib.import_module(f"posterion.data.{module}")
     return list(_formats.values())
 

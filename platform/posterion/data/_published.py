@@ -12,41 +12,6 @@ from posterion.data._formats import register_format
 from posterion.data._tabular import load_json, raw_lines
 
 
-@register_format("squad", description="SQuAD 1.1 and 2.0: questions on paragraphs")
-def read_squad(path: Path) -> pa.Table:
-    """One row per question: id, title, context, question, answers, is_impossible.
-
-    ``answers`` is a list of {text, answer_start}; offsets count characters of the context.
-    """
-    document = load_json(path)
-    try:
-        rows = [
-            {
-                "id": str(item["id"]),
-                "title": str(article.get("title", "")),
-                "context": paragraph["context"],
-                "question": item["question"],
-                "answers": [
-                    {"text": answer["text"], "answer_start": answer["answer_start"]}
-                    for answer in item.get("answers", [])
-                ],
-                "is_impossible": bool(item.get("is_impossible", False)),
-            }
-            for article in document["data"]
-            for paragraph in article["paragraphs"]
-            for item in paragraph["qas"]
-        ]
-        answer = pa.struct([("text", pa.string()), ("answer_start", pa.int64())])
-        names = ["id", "title", "context", "question"]
-        fields = [(name, pa.string()) for name in names]
-        fields += [("answers", pa.list_(answer)), ("is_impossible", pa.bool_())]
-        return pa.Table.from_pylist(rows, schema=pa.schema(fields))
-    except (KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-        raise DataError(
-            f"{path}: not SQuAD's layout (data / paragraphs / qas): {error!r}"
-        ) from None
-
-
 @register_format("clinc150", description="CLINC150: intents with out-of-scope queries")
 def read_clinc150(path: Path) -> pa.Table:
     """One row per query of all parts: text, label (``oos`` when out of scope), part."""
