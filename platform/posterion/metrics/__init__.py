@@ -1,6 +1,7 @@
 """Metric functions on plain arrays, and abilities from pairwise judgements."""
 
 from posterion.metrics._binomial import binomial_upper_bound, clopper_pearson
+from posterion.metrics._bleu import BleuCounts, Smoothing, bleu, bleu_counts, bleu_of
 from posterion.metrics._bootstrap import bootstrap_intervals
 from posterion.metrics._bradley_terry import BradleyTerry, fit_bradley_terry
 from posterion.metrics._calibration import (
@@ -28,6 +29,16 @@ from posterion.metrics._forecast import (
     crps_samples,
     sharpness,
 )
+from posterion.metrics._groups import group_accuracy
+from posterion.metrics._overlap import (
+    SquadVersion,
+    cmrc_exact,
+    cmrc_f1,
+    squad_exact,
+    squad_f1,
+    squad_normalize,
+    squad_scores,
+)
 from posterion.metrics._probabilistic import (
     ReliabilityBins,
     adaptive_bins,
@@ -38,6 +49,14 @@ from posterion.metrics._probabilistic import (
     interval_width,
 )
 from posterion.metrics._regression import mae, pearson, r2, rmse, spearman
+from posterion.metrics._rouge import rouge_l
+from posterion.metrics._segments import (
+    characters,
+    mixed_segments,
+    rouge_words,
+    treebank_words,
+    words_13a,
+)
 from posterion.metrics._selective import (
     RiskCoverage,
     aurc,
@@ -49,11 +68,14 @@ from posterion.metrics._selective import (
 )
 
 __all__ = [
+    "BleuCounts",
     "BradleyTerry",
     "BrierDecomposition",
     "ReliabilityBins",
     "RiskCoverage",
     "SliceCoverage",
+    "Smoothing",
+    "SquadVersion",
     "accuracy",
     "adaptive_bins",
     "aurc",
@@ -61,11 +83,17 @@ __all__ = [
     "auroc_of_error",
     "auroc_of_shift",
     "binomial_upper_bound",
+    "bleu",
+    "bleu_counts",
+    "bleu_of",
     "bootstrap_intervals",
     "brier",
     "brier_decomposition",
+    "characters",
     "classwise_ece",
     "clopper_pearson",
+    "cmrc_exact",
+    "cmrc_f1",
     "coverage",
     "coverage_by_slice",
     "crps_gaussian",
@@ -75,10 +103,12 @@ __all__ = [
     "fit_bradley_terry",
     "gaussian_nll",
     "greater_is_better",
+    "group_accuracy",
     "interval_width",
     "macro_f1",
     "mae",
     "micro_f1",
+    "mixed_segments",
     "multi_label_nll",
     "nll",
     "pearson",
@@ -88,8 +118,16 @@ __all__ = [
     "risk_at_coverage",
     "risk_coverage_curve",
     "rmse",
+    "rouge_l",
+    "rouge_words",
     "sharpness",
     "spearman",
+    "squad_exact",
+    "squad_f1",
+    "squad_normalize",
+    "squad_scores",
     "subset_accuracy",
+    "treebank_words",
     "uniform_ece",
+    "words_13a",
 ]
