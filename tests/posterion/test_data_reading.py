@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -353,6 +354,10 @@ def test_fairytaleqa_file_and_archive(tmp_path: Path) -> None:
     }
     packed = read_source(f"path:{zipped(tmp_path / 'f.zip', files)}", "fairytaleqa")
     assert rows_of(packed, "free") == [first, second]
+    with pytest.raises(
+        DataError, match=r"row 2\.cor_section is '5'; the story's sections are \['1'"
+    ):
+        read(path, QUESTIONS.replace("local,2", "local,5"), "fairytaleqa")
     (folders[1] / "king-story.csv").unlink()
     with pytest.raises(DataError, match=r"story is expected as .*section-stories/val/king-story"):
         read(path, QUESTIONS, "fairytaleqa")
@@ -517,6 +522,30 @@ def test_offsets_are_characters_of_any_text(
         text = CBT.replace("Then XXXXX slept .", query.replace("\t", " "))
         (row,) = read(path, text, "cbt").to_pylist()
         assert row["question"][row["blank_start"] : row["blank_end"]] == "XXXXX"
+
+
+def test_offsets_of_ten_thousand_contexts(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    parts = np.array([*"猫ab。 \n\t\u0301\u200d\u2028\x85\ufeff\u00adß", "\r\n", "😀", "👩🏽", "é"])
+
+    def draw(most: int) -> str:
+        return "".join(generator.choice(parts, generator.integers(1, most)).tolist())
+
+    paragraphs = []
+    for number in range(10_000):
+        before, answer, after = draw(40), f"{draw(5)}x", draw(40)
+        answers = [{"text": answer, "answer_start": len(before)}]
+        item = {"id": number, "question": "?", "answers": answers}
+        paragraphs.append({"context": before + answer + after, "qas": [item]})
+    table = read(tmp_path / "a.json", {"data": [{"paragraphs": paragraphs}]}, "squad")
+    rows = rows_of(table, "span")
+    assert len(rows) == 10_000
+    for row, paragraph in zip(rows, paragraphs, strict=True):
+        (answer,) = row["answers"]
+        start, text = answer["answer_start"], answer["text"]
+        assert row["context"] == paragraph["context"]
+        assert row["context"][start : start + len(text)] == text
+        assert text.endswith("x")
 
 
 def test_kinds_are_four() -> None:

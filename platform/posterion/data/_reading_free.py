@@ -125,30 +125,33 @@ def read_fairytaleqa(path: Path) -> pa.Table:
                 section = take(record, "section", str, story_place)
                 sections[section] = take(record, "text", str, story_place)
         for number, record in enumerate(_csv_rows(questions), start=1):
-            where = f"{file}: row {number}"
             with rows.record():
-                chosen = set(re.split(r"\s*,\s*", take(record, "cor_section", str, where).strip()))
-                if not chosen <= set(sections):
-                    raise BadField(
-                        f"{where}.cor_section is {shown(record['cor_section'])}; the story's "
-                        f"sections are {shown(list(sections))}"
-                    )
-                rows.add(
-                    id=f"{part}/{group}#{number}",
-                    group=group,
-                    question=take(record, "question", str, where),
-                    question_type=take(record, "attribute1", str, where),
-                    passages=[
-                        {"title": section, "text": text, "is_selected": section in chosen}
-                        for section, text in sections.items()
-                    ],
-                    answers=[
-                        answer
-                        for field in _FAIRYTALE_ANSWERS
-                        if (answer := typed(record.get(field) or "", str, where).strip())
-                    ],
-                )
+                key = f"{part}/{group}#{number}"
+                _add_fairytale(rows, record, sections, key, f"{file}: row {number}")
     return rows.table()
+
+
+def _add_fairytale(
+    rows: Rows, record: dict[str, Any], sections: dict[str, str], key: str, place: str
+) -> None:
+    chosen = set(re.split(r"\s*,\s*", take(record, "cor_section", str, place).strip()))
+    if not chosen <= set(sections):
+        raise BadField(
+            f"{place}.cor_section is {shown(record['cor_section'])}; the story's sections are "
+            f"{shown(list(sections))}"
+        )
+    answers = [typed(record.get(field) or "", str, place) for field in _FAIRYTALE_ANSWERS]
+    rows.add(
+        id=key,
+        group=key.partition("/")[2].rpartition("#")[0],
+        question=take(record, "question", str, place),
+        question_type=take(record, "attribute1", str, place),
+        passages=[
+            {"title": section, "text": text, "is_selected": section in chosen}
+            for section, text in sections.items()
+        ],
+        answers=[answer.strip() for answer in answers if answer.strip()],
+    )
 
 
 def _story_of(questions: str) -> str:
