@@ -19,6 +19,7 @@ from posterion.config import TaskSection, did_you_mean
 from posterion.tasks._text import TextTask, describe_rows
 from posterion.trust import (
     Calibration,
+    ClassCalibration,
     ClassificationDistribution,
     Prediction,
     TemperatureScaling,
@@ -372,7 +373,7 @@ class Classification(TextTask[ClassificationOptions, ClassificationDistribution]
         self, distribution: ClassificationDistribution, calibration: Calibration
     ) -> tuple[Array, Array]:
         """Probabilities (N, C) and confidence in the answer (N,)."""
-        if isinstance(calibration, TemperatureScaling):
+        if isinstance(calibration, ClassCalibration):
             return calibration.probabilities(distribution), calibration.confidence(distribution)
         probabilities = distribution.mean
         return probabilities, answer_confidence(probabilities, self.options.multi_label)
