@@ -626,9 +626,9 @@ def test_a_damaged_combiner_is_refused(change, message):
         Combiner.from_json({**Mean.fit(numbers()).to_json(), **change})
 
 
-@pytest.mark.parametrize("name", ["blend none", "rank_mean", "ridge", "gaussian process"])
-def test_a_combiner_that_lost_a_member_is_refused(name):
-    values = REGRESSION[name](numbers()).to_json()
+@pytest.mark.parametrize(("fit", "world"), EVERY_FIT)
+def test_a_combiner_that_lost_a_member_is_refused(fit, world):
+    values = fit(world()).to_json()
     with pytest.raises(ArtifactError, match="does not fit its kind"):
         Combiner.from_json({**values, "members": values["members"][1:]})
 
@@ -643,5 +643,9 @@ def test_files_are_plain_json_and_errors_name_them(tmp_path):
             Combiner.load(path)
     with pytest.raises(ArtifactError, match=r"absent\.json: "):
         Combiner.load(tmp_path / "absent.json")
+    assert [file.name for file in tmp_path.iterdir()] == ["combiner.json"]
+    broken = Mean(members=["m"], weights=[float("nan")])
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        broken.save(path)
     with pytest.raises(ArtifactError, match="cannot be written"):
         Blend.fit(numbers()).save(tmp_path / "no" / "folder.json")

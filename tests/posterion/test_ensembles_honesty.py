@@ -234,3 +234,18 @@ def test_errors_name_the_fold_and_the_member():
     table = collect_out_of_fold(members, **{**given, "folds": np.arange(NUM) % 2})
     with pytest.raises(DataError, match="Without fold 0: All 45 rows lie in fold 1"):
         cross_fit(table, RidgeStack.fit)
+
+
+def test_class_folds_that_keep_different_members_are_joined():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 60)
+    table = OutOfFold(
+        rows=[f"r{i}" for i in range(60)], members=["a", "b", "c"], folds=np.arange(60) % 3,
+        target=labels, probabilities=generator.dirichlet([1, 1], (3, 60)), classes=["no", "yes"],
+    )  # fmt: skip
+    picks = iter([["a"], ["a", "b"], ["a", "b", "c"], ["b"]])
+    result = cross_fit(table, lambda part: Mean.fit(part.select(next(picks))))
+    assert result.distribution.probabilities.shape == (1, 60, 2)
+    inside = table.folds == 1
+    expected = table.probabilities[:2][:, inside].mean(axis=0)
+    np.testing.assert_allclose(result.distribution.mean[inside], expected)

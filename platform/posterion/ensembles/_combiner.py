@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -115,15 +116,20 @@ class Combiner(ABC):
         return combiner
 
     def save(self, path: Path) -> None:
-        """Write a JSON file.
+        """Write a JSON file, whole or not at all.
 
         Raises:
-            ArtifactError: It cannot be written there.
+            ArtifactError: It cannot be written there, or holds NaN.
         """
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         try:
             text = json.dumps(self.to_json(), allow_nan=False, indent=1) + "\n"
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
+            try:
+                partial.write_text(text, encoding="utf-8")
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+        except (OSError, ValueError) as error:
             raise ArtifactError(f"{path}: cannot be written ({error})") from error
 
     @classmethod

@@ -125,7 +125,7 @@ def nested_cross_fit(
 
     For each outer fold the members are trained out of fold within the other K - 1 folds, the
     combiner is fitted on that, and members trained on all of the K - 1 folds predict the outer
-    one: K (K - 1) + K trainings of each member, and K more for the final combiner.
+    one: K (K - 1) + K trainings of each member. The final combiner needs none beyond these.
 
     Arguments as in :func:`collect_out_of_fold`, ``fit`` as in :func:`cross_fit`.
 

@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 class AmbiguityDecomposition:
     """Squared error of a weighted mean: members' error less their ambiguity.
 
-    ``ensemble_error == member_error - ambiguity``, exactly (Krogh and Vedelsby 1995, equation 6).
+    ``ensemble_error == member_error - ambiguity``, exactly (Krogh and Vedelsby 1995).
     """
 
     ensemble_error: float
@@ -50,7 +50,7 @@ class RegressionDiversity:
 class ClassDiversity:
     """Of members that predict classes. "Right" is a member's likeliest class being the truth.
 
-    Definitions: Kuncheva and Whitaker 2003, section 2.
+    Definitions: Kuncheva and Whitaker 2003.
     """
 
     members: tuple[str, ...]

@@ -114,7 +114,7 @@ class RegressionMixture:
     def crps(self, target: ArrayLike) -> Array:
         """Continuous ranked probability score, in the target's units. Shape: (N,).
 
-        Closed form for mixtures of normal distributions (Grimit et al. 2006, eq. 5 to 7).
+        Closed form for mixtures of normal distributions (Grimit et al. 2006).
         """
         y = np.asarray(target, dtype=np.float64)
         variance = self._scale() ** 2

@@ -103,7 +103,7 @@ class BoostingRound:
 def boost_regression(
     weights: ArrayLike, target: ArrayLike, prediction: ArrayLike, loss: Loss = "linear"
 ) -> BoostingRound:
-    """One round of AdaBoost.R2 (Drucker 1997, section 3).
+    """One round of AdaBoost.R2 (Drucker 1997).
 
     With losses scaled to 0..1 by the greatest, their weighted mean ``e`` and
     ``beta = e / (1 - e)``, weights are multiplied by ``beta^(1 - loss)``. Combine

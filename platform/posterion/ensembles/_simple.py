@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from posterion._exceptions import DataError
 from posterion.ensembles._combiner import Combiner, WeightedCombiner, left_over
+from posterion.ensembles._mixture import checked_weights
 from posterion.ensembles._table import MemberPredictions, OutOfFold
 from posterion.trust import ClassificationDistribution, Distribution, RegressionDistribution
 
@@ -50,7 +51,7 @@ class WeightedMean(WeightedCombiner):
             table: Out-of-fold predictions.
             weights: At least 0, by member, scaled to the sum 1. When absent: inverse mean squared
                 error (Brier score for classes), which is best where errors are uncorrelated
-                (Bates and Granger 1969, eq. 1).
+                (Bates and Granger 1969).
 
         Raises:
             DataError: Weights of other members, negative, or all 0.
@@ -89,6 +90,11 @@ class Median(Combiner):
     def _combine(self, predictions: MemberPredictions) -> Distribution:
         values, shares = predictions.require_mean("A median"), np.asarray(self.weights)
         return _around(weighted_median(values, shares), values, shares, self.noise)
+
+    def check(self) -> None:
+        """See :meth:`Combiner.check`."""
+        super().check()
+        checked_weights(self.weights, len(self.members))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +157,8 @@ class RankMean(Combiner):
         super().check()
         if len(self.knots) != len(self.members):
             raise ValueError(f"{len(self.knots)} lists of knots for {len(self.members)} members")
-        for name, values in (("ranks", [self.ranks]), ("targets", [self.targets])):
+        lists = {"ranks": [self.ranks], "targets": [self.targets], "knots": self.knots}
+        for name, values in lists.items():
             if not all(len(row) and bool(np.all(np.diff(row) >= 0.0)) for row in values):
                 raise ValueError(f"{name} are not an ascending list of numbers")
 
@@ -188,6 +195,11 @@ class Vote(Combiner):
         tie_break = np.tensordot(weights, probabilities, axes=1)
         return ClassificationDistribution((1.0 - _TIE) * shares + _TIE * tie_break)
 
+    def check(self) -> None:
+        """See :meth:`Combiner.check`."""
+        super().check()
+        checked_weights(self.weights, len(self.members))
+
 
 def weighted_median(values: ArrayLike, weights: ArrayLike) -> Array:
     """The smallest value with half of the weight at or below it.
@@ -197,7 +209,7 @@ def weighted_median(values: ArrayLike, weights: ArrayLike) -> Array:
         weights: At least 0. Shape: (M,).
 
     Returns:
-        Shape: (N,). AdaBoost.R2 combines its learners so (Drucker 1997, step 8).
+        Shape: (N,). AdaBoost.R2 combines its learners so (Drucker 1997).
     """
     x, w = np.asarray(values, dtype=np.float64), np.asarray(weights, dtype=np.float64)
     order = np.argsort(x, axis=0, kind="stable")
