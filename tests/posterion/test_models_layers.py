@@ -79,6 +79,16 @@ def test_dropout_generator_leaves_the_global_one_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_linear_of_rows_that_stand_apart():
+    layer = Linear(12, 7)
+    states = torch.randn(4, 5, 12, requires_grad=True)
+    layer(states[:, 0]).sin().sum().backward()
+    expected = states.grad
+    exact = states.detach().requires_grad_()
+    F.linear(exact[:, 0], layer.weight, layer.bias).sin().sum().backward()
+    torch.testing.assert_close(expected, exact.grad)
+
+
 @pytest.mark.parametrize("shape", [(5, 12), (2, 3, 12)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_linear_and_its_gradients(shape, bias):

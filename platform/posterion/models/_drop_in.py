@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -105,6 +105,27 @@ class DropInModel(PreTrainedModel):  # type: ignore[misc]
             f"{cls.__name__}: {source} does not hold all weights ({lacking}). If they are meant to "
             f"start at random, say so: from_pretrained(..., new_weights={modules}); otherwise name "
             "a checkpoint of this architecture and head."
+        )
+
+    def batch_layout(
+        self,
+        like: Tensor,
+        attention_mask: Tensor | None,
+        options: Mapping[str, Any],
+        *,
+        rectangular: bool = False,
+    ) -> TokenLayout:
+        """The layout of a call.
+
+        Args:
+            like: (B, L) ids or (B, L, C) embeddings.
+            attention_mask: See :meth:`TokenLayout.of`.
+            options: Of the call; attention weights are given of all positions.
+            rectangular: Compute padding too.
+        """
+        _, with_attentions = output_flags(self.config, dict(options))
+        return text_layout(
+            like, attention_mask, output_attentions=with_attentions, rectangular=rectangular
         )
 
     @classmethod
@@ -204,6 +225,18 @@ def depends_on_padding(attention_mask: Tensor | None) -> bool:
     if attention_mask is None or attention_mask.dim() > 2 or torch.compiler.is_compiling():
         return False
     return bool((attention_mask == 0).any())
+
+
+def own_part(attention_mask: Tensor, like: Tensor) -> Tensor:
+    """The last L columns of a mask (B, P + L), which are those of ``like``; others as they are."""
+    return attention_mask[:, -like.shape[1] :] if attention_mask.dim() == 2 else attention_mask
+
+
+def begins_with_padding(attention_mask: Tensor | None, like: Tensor) -> bool:
+    """Whether some text's first token is padding, whose state then stands for the text."""
+    if attention_mask is None or attention_mask.dim() != 2:
+        return False
+    return depends_on_padding(own_part(attention_mask, like)[:, :1])
 
 
 def labels_on_padding(

@@ -9,7 +9,7 @@ F feed-forward size, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,10 +22,9 @@ from transformers.utils.generic import can_return_tuple
 
 from posterion.models._drop_in import (
     DropInModel,
-    depends_on_padding,
+    begins_with_padding,
     only_one,
     output_flags,
-    text_layout,
 )
 from posterion.models.albert.config import AlbertConfig, check_config, group_of
 from posterion.models.albert.embeddings import AlbertEmbeddings
@@ -161,31 +160,6 @@ class AlbertPreTrainedModel(DropInModel):
         """
         return num_layers if ".albert_layers." in name else super().layer_of(name, num_layers)
 
-    def batch_layout(
-        self,
-        like: Tensor,
-        attention_mask: Tensor | None,
-        options: Mapping[str, Any],
-        *,
-        rectangular: bool = False,
-        pooled: bool = False,
-    ) -> TokenLayout:
-        """The layout of a call.
-
-        Args:
-            like: (B, L) ids or (B, L, E) embeddings.
-            attention_mask: See :meth:`AlbertModel.forward`.
-            options: Of the call.
-            rectangular: Compute padding too.
-            pooled: The first position's state matters, padding or not.
-        """
-        _, with_attentions = output_flags(self.config, dict(options))
-        if pooled and attention_mask is not None and attention_mask.dim() == 2:
-            rectangular = rectangular or depends_on_padding(attention_mask[:, :1])
-        return text_layout(
-            like, attention_mask, output_attentions=with_attentions, rectangular=rectangular
-        )
-
     def flops_per_token(self, length: float) -> float:
         """See :meth:`posterion.models._drop_in.DropInModel.flops_per_token`."""
         config = self.config
@@ -243,8 +217,9 @@ class AlbertModel(AlbertPreTrainedModel):
             is one; and what else was asked for.
         """
         like = only_one(input_ids, inputs_embeds)
+        first_counts = self.pooler is not None and begins_with_padding(attention_mask, like)
         layout = kwargs.get("layout") or self.batch_layout(
-            like, attention_mask, kwargs, pooled=self.pooler is not None
+            like, attention_mask, kwargs, rectangular=first_counts
         )
         with_states, with_attentions = output_flags(self.config, kwargs)
         output = self.encoder(

@@ -1,271 +1,40 @@
-"""ALBERT's heads: classes of texts and tokens, answers, choices.
-
-Results that do not depend on padding are not computed there: scores at padding are 0. Where a
-result does depend on it (answer spans, labels on padding, texts that begin with padding), padding
-is computed as the reference computes it.
-
-Shapes: B examples, L tokens of the longest, T computed tokens, E embedding size, C hidden size,
-K labels, N choices.
-"""
+"""ALBERT's heads: classes of texts and tokens, answers, choices."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
-from transformers.modeling_outputs import (
-    MultipleChoiceModelOutput,
-    QuestionAnsweringModelOutput,
-    SequenceClassifierOutput,
-    TokenClassifierOutput,
-)
-from transformers.utils.generic import can_return_tuple
-
-from posterion.models._drop_in import (
-    classification_loss,
-    depends_on_padding,
-    labels_on_padding,
-    only_one,
-    span_loss,
-    token_loss,
+from posterion.models._text_heads import (
+    AnswerFinder,
+    ChoiceClassifier,
+    PooledTextClassifier,
+    TokenClassifier,
 )
 from posterion.models.albert.config import AlbertConfig
 from posterion.models.albert.encoder import AlbertModel, AlbertPreTrainedModel
-from posterion.models.layers import Dropout, Linear
 
 
-class AlbertForSequenceClassification(AlbertPreTrainedModel):
-    """Classes, or values, of whole texts."""
+class AlbertHeadModel(AlbertPreTrainedModel):
+    """A head on ALBERT."""
 
-    def __init__(self, config: AlbertConfig) -> None:
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.albert = AlbertModel(config)
-        self.dropout = Dropout(config.classifier_dropout_prob)
-        self.classifier = Linear(config.hidden_size, config.num_labels)
-        self.post_init()
+    encoder_class = AlbertModel
 
-    @can_return_tuple  # type: ignore[untyped-decorator]
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        **kwargs: Any,
-    ) -> SequenceClassifierOutput | tuple[Tensor, ...]:
-        """Classify texts.
-
-        Args:
-            input_ids: As in :meth:`AlbertModel.forward`, as are the other inputs.
-            attention_mask: See ``input_ids``.
-            token_type_ids: See ``input_ids``.
-            position_ids: See ``input_ids``.
-            inputs_embeds: See ``input_ids``.
-            labels: (B,) classes or values, or (B, K); ``config.problem_type`` says which loss.
-            **kwargs: See ``input_ids``.
-
-        Returns:
-            Logits (B, K), and with ``labels`` the mean loss.
-        """
-        outputs = self.albert(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            return_dict=True,
-            **kwargs,
-        )
-        logits = self.classifier(self.dropout(outputs.pooler_output))
-        return SequenceClassifierOutput(
-            loss=None if labels is None else classification_loss(logits, labels, self.config),
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
+    @staticmethod
+    def head_dropout(config: AlbertConfig) -> float:
+        """Dropout before a classifier: its own rate, or that of the hidden states."""
+        own = config.classifier_dropout_prob
+        return float(config.hidden_dropout_prob if own is None else own)
 
 
-class AlbertForMultipleChoice(AlbertPreTrainedModel):
-    """Which of several texts fits."""
-
-    def __init__(self, config: AlbertConfig) -> None:
-        super().__init__(config)
-        self.albert = AlbertModel(config)
-        self.dropout = Dropout(config.classifier_dropout_prob)
-        self.classifier = Linear(config.hidden_size, 1)
-        self.post_init()
-
-    @can_return_tuple  # type: ignore[untyped-decorator]
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        **kwargs: Any,
-    ) -> MultipleChoiceModelOutput | tuple[Tensor, ...]:
-        """Compare choices.
-
-        Args:
-            input_ids: (B, N, L); otherwise as in :meth:`AlbertModel.forward`.
-            attention_mask: (B, N, L).
-            token_type_ids: (B, N, L).
-            position_ids: (B, N, L), (B * N, L) or (1, L).
-            inputs_embeds: (B, N, L, E).
-            labels: (B,) index of the right choice.
-            **kwargs: As in :meth:`AlbertModel.forward`.
-
-        Returns:
-            Logits (B, N), and with ``labels`` their mean cross entropy.
-        """
-        num_choices = only_one(input_ids, inputs_embeds).shape[1]
-        outputs = self.albert(
-            None if input_ids is None else input_ids.flatten(0, 1),
-            None if attention_mask is None else attention_mask.flatten(0, 1),
-            None if token_type_ids is None else token_type_ids.flatten(0, 1),
-            None if position_ids is None else position_ids.flatten(0, -2),
-            None if inputs_embeds is None else inputs_embeds.flatten(0, 1),
-            return_dict=True,
-            **kwargs,
-        )
-        logits = self.classifier(self.dropout(outputs.pooler_output)).view(-1, num_choices)
-        return MultipleChoiceModelOutput(
-            loss=None if labels is None else token_loss(logits, labels),
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
+class AlbertForSequenceClassification(AlbertHeadModel, PooledTextClassifier):
+    """Classes, or values, of whole texts, by ALBERT's pooler."""
 
 
-class AlbertForTokenClassification(AlbertPreTrainedModel):
-    """A class for each token."""
-
-    def __init__(self, config: AlbertConfig) -> None:
-        super().__init__(config)
-        p = config.classifier_dropout_prob
-        self.num_labels = config.num_labels
-        self.albert = AlbertModel(config, add_pooling_layer=False)
-        self.dropout = Dropout(config.hidden_dropout_prob if p is None else p)
-        self.classifier = Linear(config.hidden_size, config.num_labels)
-        self.post_init()
-
-    @can_return_tuple  # type: ignore[untyped-decorator]
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        **kwargs: Any,
-    ) -> TokenClassifierOutput | tuple[Tensor, ...]:
-        """Classify tokens.
-
-        Args:
-            input_ids: As in :meth:`AlbertModel.forward`, as are the other inputs.
-            attention_mask: See ``input_ids``.
-            token_type_ids: See ``input_ids``.
-            position_ids: See ``input_ids``.
-            inputs_embeds: See ``input_ids``.
-            labels: (B, L) classes, -100 where they do not count.
-            **kwargs: See ``input_ids``.
-
-        Returns:
-            Logits (B, L, K), 0 at padding that nothing depends on, and with ``labels`` their mean
-            cross entropy.
-        """
-        kwargs["layout"] = layout = self.batch_layout(
-            only_one(input_ids, inputs_embeds),
-            attention_mask,
-            kwargs,
-            rectangular=labels_on_padding(labels, attention_mask),
-        )
-        outputs = self.albert(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            return_dict=True,
-            **kwargs,
-        )
-        scores = self.classifier(self.dropout(layout.pack(outputs.last_hidden_state)))
-        return TokenClassifierOutput(
-            loss=None if labels is None else token_loss(scores, layout.pack(labels)),
-            logits=layout.unpack(scores),
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
+class AlbertForMultipleChoice(AlbertHeadModel, ChoiceClassifier):
+    """Which of several texts fits, by ALBERT."""
 
 
-class AlbertForQuestionAnswering(AlbertPreTrainedModel):
-    """First and last token of the answer that the text holds."""
+class AlbertForTokenClassification(AlbertHeadModel, TokenClassifier):
+    """A class for each token, by ALBERT."""
 
-    def __init__(self, config: AlbertConfig) -> None:
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.albert = AlbertModel(config, add_pooling_layer=False)
-        self.qa_outputs = Linear(config.hidden_size, config.num_labels)
-        self.post_init()
 
-    @can_return_tuple  # type: ignore[untyped-decorator]
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        start_positions: Tensor | None = None,
-        end_positions: Tensor | None = None,
-        **kwargs: Any,
-    ) -> QuestionAnsweringModelOutput | tuple[Tensor, ...]:
-        """Score every position as first and as last of the answer.
-
-        Args:
-            input_ids: As in :meth:`AlbertModel.forward`, as are the other inputs.
-            attention_mask: See ``input_ids``.
-            token_type_ids: See ``input_ids``.
-            position_ids: See ``input_ids``.
-            inputs_embeds: See ``input_ids``.
-            start_positions: (B,) first token of the answer; beyond L: none.
-            end_positions: (B,) last token of the answer; beyond L: none.
-            **kwargs: See ``input_ids``.
-
-        Returns:
-            Logits (B, L) of start and end, at padding too: answers are chosen among all positions.
-            With both positions, the mean of their cross entropies.
-        """
-        kwargs["layout"] = self.batch_layout(
-            only_one(input_ids, inputs_embeds),
-            attention_mask,
-            kwargs,
-            rectangular=depends_on_padding(attention_mask),
-        )
-        outputs = self.albert(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            return_dict=True,
-            **kwargs,
-        )
-        logits = self.qa_outputs(outputs.last_hidden_state)
-        start_logits, end_logits = (each.contiguous() for each in logits.unbind(-1))
-        loss = None
-        if start_positions is not None and end_positions is not None:
-            loss = span_loss(start_logits, end_logits, start_positions, end_positions)
-        return QuestionAnsweringModelOutput(
-            loss=loss,
-            start_logits=start_logits,
-            end_logits=end_logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
+class AlbertForQuestionAnswering(AlbertHeadModel, AnswerFinder):
+    """First and last token of the answer that the text holds, by ALBERT."""

@@ -17,7 +17,12 @@ from transformers.modeling_outputs import MaskedLMOutput
 from transformers.models.albert.modeling_albert import AlbertForPreTrainingOutput
 from transformers.utils.generic import can_return_tuple
 
-from posterion.models._drop_in import labels_on_padding, only_one, token_loss
+from posterion.models._drop_in import (
+    begins_with_padding,
+    labels_on_padding,
+    only_one,
+    token_loss,
+)
 from posterion.models.albert.config import AlbertConfig
 from posterion.models.albert.encoder import AlbertModel, AlbertPreTrainedModel
 from posterion.models.layers import Dropout, Linear
@@ -115,12 +120,13 @@ class AlbertForPreTraining(_MaskedWords):
             Logits (B, L, V), 0 at padding that nothing depends on, and (B, 2); with both kinds of
             labels the sum of both mean cross entropies.
         """
+        like = only_one(input_ids, inputs_embeds)
         kwargs["layout"] = layout = self.batch_layout(
-            only_one(input_ids, inputs_embeds),
+            like,
             attention_mask,
             kwargs,
-            rectangular=labels_on_padding(labels, attention_mask),
-            pooled=True,
+            rectangular=labels_on_padding(labels, attention_mask)
+            or begins_with_padding(attention_mask, like),
         )
         outputs = self.albert(
             input_ids,

@@ -8,7 +8,7 @@ from transformers import BertConfig
 
 from posterion._exceptions import ModelSourceError
 
-__all__ = ["BertConfig", "check_config", "head_dropout"]
+__all__ = ["BertConfig", "check_config"]
 
 
 def check_config(config: Any) -> None:
@@ -35,9 +35,3 @@ def check_config(config: Any) -> None:
             f"is no multiple of its num_attention_heads {config.num_attention_heads}. Correct its "
             "config.json."
         )
-
-
-def head_dropout(config: Any) -> float:
-    """Dropout before a classifier: its own rate, or that of the hidden states."""
-    own = config.classifier_dropout
-    return float(config.hidden_dropout_prob if own is None else own)

@@ -19,9 +19,10 @@ from transformers.utils.generic import can_return_tuple
 
 from posterion.models._drop_in import (
     DropInModel,
-    depends_on_padding,
+    begins_with_padding,
     only_one,
     output_flags,
+    own_part,
     text_layout,
 )
 from posterion.models.bert.attention import DecoderContext
@@ -67,18 +68,6 @@ class BertLikeModel(DropInModel):
             past_key_values=None,
         )
         return mask
-
-
-def own_part(attention_mask: Tensor, like: Tensor) -> Tensor:
-    """The last L columns of a mask (B, P + L), which are those of ``like``; others as they are."""
-    return attention_mask[:, -like.shape[1] :] if attention_mask.dim() == 2 else attention_mask
-
-
-def begins_with_padding(attention_mask: Tensor | None, like: Tensor) -> bool:
-    """Whether some text's first token is padding, whose state then stands for the text."""
-    if attention_mask is None or attention_mask.dim() != 2:
-        return False
-    return depends_on_padding(own_part(attention_mask, like)[:, :1])
 
 
 class Pooler(nn.Module):

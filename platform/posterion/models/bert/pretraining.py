@@ -26,10 +26,15 @@ from transformers.modeling_utils import slice_logits_to_keep
 from transformers.models.bert.modeling_bert import BertForPreTrainingOutput
 from transformers.utils.generic import can_return_tuple
 
-from posterion.models._drop_in import labels_on_padding, only_one, token_loss
+from posterion.models._drop_in import (
+    begins_with_padding,
+    labels_on_padding,
+    only_one,
+    token_loss,
+)
+from posterion.models._text_heads import HeadModel
 from posterion.models.bert.config import BertConfig
-from posterion.models.bert.heads import BertHeadModel, HeadModel
-from posterion.models.bert.model import begins_with_padding
+from posterion.models.bert.heads import BertHeadModel
 from posterion.models.layers import Linear
 
 logger = logging.getLogger(__name__)

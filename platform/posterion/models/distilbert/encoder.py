@@ -9,7 +9,7 @@ size, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from posterion.models._drop_in import DropInModel, only_one, output_flags, text_layout
+from posterion.models._drop_in import DropInModel, only_one, output_flags
 from posterion.models.distilbert.config import NORM_EPS, DistilBertConfig, check_config
 from posterion.models.distilbert.embeddings import (
     DistilBertEmbeddings,
@@ -167,20 +167,6 @@ class DistilBertPreTrainedModel(DropInModel):
         new.weight.requires_grad_(old.requires_grad)
         self.base_model.embeddings.position_embeddings = new
         self.config.max_position_embeddings = new_num_position_embeddings
-
-    def batch_layout(
-        self,
-        like: Tensor,
-        attention_mask: Tensor | None,
-        options: Mapping[str, Any],
-        *,
-        rectangular: bool = False,
-    ) -> TokenLayout:
-        """The layout of a call: ``like`` is (B, L) ids or (B, L, C) embeddings."""
-        _, with_attentions = output_flags(self.config, dict(options))
-        return text_layout(
-            like, attention_mask, output_attentions=with_attentions, rectangular=rectangular
-        )
 
     def flops_per_token(self, length: float) -> float:
         """See :meth:`posterion.models._drop_in.DropInModel.flops_per_token`."""

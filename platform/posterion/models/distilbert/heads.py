@@ -26,6 +26,7 @@ from transformers.modeling_outputs import (
 from transformers.utils.generic import can_return_tuple
 
 from posterion.models._drop_in import (
+    begins_with_padding,
     classification_loss,
     depends_on_padding,
     labels_on_padding,
@@ -124,13 +125,9 @@ class _TextHead(DistilBertPreTrainedModel):
         options: dict[str, Any],
     ) -> tuple[Tensor, BaseModelOutput]:
         """(B, outputs), and what the encoder gave."""
+        like = only_one(input_ids, inputs_embeds)
         options["layout"] = self.batch_layout(
-            only_one(input_ids, inputs_embeds),
-            attention_mask,
-            options,
-            rectangular=attention_mask is not None
-            and attention_mask.dim() == 2
-            and depends_on_padding(attention_mask[:, :1]),
+            like, attention_mask, options, rectangular=begins_with_padding(attention_mask, like)
         )
         outputs = self.distilbert(
             input_ids, attention_mask, inputs_embeds, position_ids, return_dict=True, **options

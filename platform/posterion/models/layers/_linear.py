@@ -75,7 +75,11 @@ def linear(
     """
     if not _prefers_onednn(values):
         result = F.linear(values, weight, bias)
-    elif torch.is_grad_enabled():
+        return F.gelu(result) if activation == "gelu" else result
+    # Rows that stand apart, as every text's first state does, send oneDNN's gradient of the weight
+    # through its reference loop: 660 ms instead of 1 for 32 rows of 768.
+    values = values.contiguous()
+    if torch.is_grad_enabled():
         result = _OneDnnLinear.apply(values, weight, bias)  # type: ignore[no-untyped-call]
     else:
         return _onednn(values, weight, bias, activation)

@@ -1,6 +1,6 @@
 """RoBERTa's heads: words, classes of texts and tokens, answers, choices.
 
-What they compute is written in :mod:`posterion.models.bert.heads` and
+What they compute is written in :mod:`posterion.models._text_heads` and
 :mod:`posterion.models.bert.pretraining`; here is what RoBERTa has of its own.
 
 Shapes: B examples, L tokens of the longest, C hidden size, V vocabulary, K labels, N choices.
@@ -17,12 +17,12 @@ from transformers import GenerationMixin
 from transformers import initialization as init
 from transformers.modeling_outputs import MultipleChoiceModelOutput
 
-from posterion.models.bert.config import head_dropout
-from posterion.models.bert.heads import (
+from posterion.models._text_heads import (
     AnswerFinder,
     ChoiceClassifier,
     TextClassifier,
     TokenClassifier,
+    head_dropout,
 )
 from posterion.models.bert.pretraining import CausalLanguageModel, MaskedLanguageModel
 from posterion.models.layers import Dropout, Linear
@@ -133,15 +133,14 @@ class RobertaForSequenceClassification(RobertaHeadModel, TextClassifier):
         self.post_init()
 
     def text_scores(self, outputs: Any) -> Tensor:
-        """See :class:`posterion.models.bert.heads.TextClassifier`."""
+        """See :class:`posterion.models._text_heads.TextClassifier`."""
         return self.classifier(outputs.last_hidden_state)  # type: ignore[no-any-return]
 
 
 class RobertaForMultipleChoice(RobertaHeadModel, ChoiceClassifier):
     """Which of several texts fits, by RoBERTa."""
 
-    @staticmethod
-    def choice_dropout(config: Any) -> float:
+    def choice_dropout(self, config: Any) -> float:
         """That of the hidden states, whatever ``classifier_dropout`` says."""
         return float(config.hidden_dropout_prob)
 
@@ -155,7 +154,7 @@ class RobertaForMultipleChoice(RobertaHeadModel, ChoiceClassifier):
         inputs_embeds: Tensor | None = None,
         **kwargs: Any,
     ) -> MultipleChoiceModelOutput | tuple[Tensor, ...]:
-        """As :meth:`posterion.models.bert.heads.ChoiceClassifier.forward`, in another order.
+        """As :meth:`posterion.models._text_heads.ChoiceClassifier.forward`, in another order.
 
         Args:
             input_ids: See there.
