@@ -3,10 +3,13 @@
 Both sides hold the same weights of base width (768, 12 heads, 3072 in the feed-forward layers) and
 see the same batches in one process, in turns; `transformers` with each of its attention
 implementations, of which the fastest counts. A training step is a forward and a backward pass
-of a classifier in training mode (dropout 0.1), without an optimizer. The same malloc
-settings hold for both. Rates count real tokens, medians over rounds with quartiles. Times are
-processor seconds with one thread, which other load on the machine disturbs least, and wall-clock
-seconds with more or on an accelerator.
+of a classifier in training mode (dropout 0.1), without an optimizer. Rates count real tokens,
+medians over rounds with quartiles. Times are processor seconds with one thread, which other load on
+the machine disturbs least, and wall-clock seconds with more or on an accelerator.
+
+By default the processes run as Python starts them, as someone has it who changes an import. With
+`--keep-memory` glibc keeps freed memory, as in the platform's training workers: otherwise every
+step faults its large arrays in again, which costs the side more that makes more of them.
 
     python benchmarks/models.py                                 # everything, in a child each
     python benchmarks/models.py --only xlnet/512 --threads 1    # what contains this text
@@ -35,7 +38,7 @@ MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": "8000000000",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-"""As the platform's workers run; by default glibc gives memory back and every step faults it in."""
+"""What `--keep-memory` sets."""
 RESULTS = Path(__file__).parent / "results" / "models.json"
 ARCHITECTURES = ("bert", "roberta", "distilbert", "albert", "xlnet")
 KINDS = ("64", "128", "512", "mix")
@@ -67,7 +70,8 @@ def cases() -> Iterator[Case]:
             for precision in ("fp32", "bf16"):
                 for mode in ("forward", "training"):
                     yield Case(architecture, kind, precision, mode)
-                if architecture == "xlnet" and kind == "512":
+                # In bf16 the reference's query stream fails.
+                if architecture == "xlnet" and kind == "512" and precision == "fp32":
                     yield Case(architecture, kind, precision, "pretraining")
 
 
@@ -291,7 +295,7 @@ def in_child(arguments: argparse.Namespace, case: Case, *extra: str) -> Any:
     for name in ("threads", "rounds", "tokens", "layers", "device"):
         command += [f"--{name}", str(getattr(arguments, name))]
     # Memory is measured as it is asked for: glibc's default gives it back at once.
-    settings = {} if "--memory" in extra else MALLOC
+    settings = MALLOC if arguments.keep_memory and "--memory" not in extra else {}
     environment = {**os.environ, **settings, "OMP_NUM_THREADS": str(arguments.threads)}
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -301,6 +305,7 @@ def everything(arguments: argparse.Namespace) -> None:
     """Measure the table, keeping each cell as soon as it is there."""
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     key = f"{arguments.device}, {arguments.threads} threads"
+    key += ", memory kept" if arguments.keep_memory else ""
     table = found.setdefault(key, {"cases": {}})
     import torch
 
@@ -311,11 +316,11 @@ def everything(arguments: argparse.Namespace) -> None:
         "torch": torch.__version__,
         "machine": platform.machine(),
     }
-    chosen = [case for case in cases() if arguments.only in case.name]
+    chosen = [case for case in cases() if any(part in case.name for part in arguments.only)]
     started = time.monotonic()
     for number, case in enumerate(chosen, start=1):
         cell = in_child(arguments, case)
-        if case.mode != "forward" and case.kind in ("512", "mix") and arguments.threads == 1:
+        if case.mode != "forward" and case.kind in ("512", "mix") and not arguments.keep_memory:
             cell["memory_mib"] = {
                 side: round(in_child(arguments, case, "--memory", side))
                 for side in ("posterion", cell["ratio"]["to"])
@@ -342,7 +347,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=2048, help="of a batch of equal lengths")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--only", nargs="+", default=[""], help="cases whose name contains one")
+    parser.add_argument("--keep-memory", action="store_true", help="glibc keeps freed memory")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
