@@ -50,7 +50,7 @@ def train(
     for path in (result_path, _failure_path(spec.run_dir)):
         path.unlink(missing_ok=True)
     with Forwarder(_reports_path(spec.run_dir), emit=emit, tracker=tracker):
-        if engine.workers:
+        if engine.max_workers:
             _train_on_ray(spec, engine, emit)
         else:
             _train_here(spec, engine)
@@ -99,7 +99,7 @@ def _train_on_ray(spec: TrainingSpec, engine: EngineSection, emit: Emitter) -> N
             backend="nccl" if engine.gpus_per_worker else "gloo", run_dir=str(spec.run_dir)
         ),
         scaling_config=ScalingConfig(
-            num_workers=engine.workers,
+            num_workers=engine.max_workers,
             use_gpu=engine.gpus_per_worker > 0,
             resources_per_worker=resources,
         ),
@@ -163,10 +163,10 @@ def _require_resources(engine: EngineSection) -> None:
 
     offered = ray.cluster_resources()
     for kind, each in (("CPU", engine.cpus_per_worker), ("GPU", engine.gpus_per_worker)):
-        needed = each * engine.workers
+        needed = each * engine.min_workers
         if needed > offered.get(kind, 0.0):
             raise WorkError(
-                f"engine: {engine.workers} workers with {each:g} {kind} each need {needed:g} "
+                f"engine: {engine.min_workers} workers with {each:g} {kind} each need {needed:g} "
                 f"{kind}, but the whole cluster has {offered.get(kind, 0.0):g}. Lower "
                 f"engine.workers or engine.{kind.lower()}s_per_worker, or submit to a larger "
                 "cluster with --address."
@@ -181,8 +181,8 @@ def _await_resources(engine: EngineSection, emit: Emitter, stop_path: Path) -> N
     import ray
 
     needed = {
-        "CPU": engine.cpus_per_worker * engine.workers,
-        "GPU": engine.gpus_per_worker * engine.workers,
+        "CPU": engine.cpus_per_worker * engine.min_workers,
+        "GPU": engine.gpus_per_worker * engine.min_workers,
     }
     said = -WAITING_SAID_EVERY_S
     while True:

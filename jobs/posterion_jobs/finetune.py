@@ -147,7 +147,7 @@ def _evaluate(concluding: Concluding) -> dict[str, Any]:
     from posterion_jobs._training import set_threads
 
     engine = concluding.recipe.engine
-    set_threads(engine.cpus_per_worker * max(1, engine.workers))
+    set_threads(engine.cpus_per_worker * max(1, engine.max_workers))
     return concluding.evaluate()
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from posterion import ConfigError, Problem
 from posterion.config import (
+    EngineSection,
     LastLayersPooling,
     Recipe,
     Section,
@@ -141,6 +142,34 @@ engine: {workers: 2.5}
     assert "at least 0 and less than 1" in found["11", "model.dropout"]
     assert "Did you mean 'learning_rate'?" in found["13", "optimization.learnig_rate"]
     assert '"ten" is not allowed; expected a number' in found["14", "optimization.epochs"]
+
+
+@pytest.mark.parametrize(
+    ("workers", "least", "most"),
+    [(0, 0, 0), (3, 3, 3), ({"max": 8}, 1, 8), ({"min": 2, "max": 4}, 2, 4)],
+)
+def test_workers_are_a_number_or_a_range(workers: object, least: int, most: int) -> None:
+    engine = parse(EngineSection, {"workers": workers})
+    assert (engine.min_workers, engine.max_workers) == (least, most)
+    assert parse(EngineSection, engine.model_dump(mode="json")) == engine
+
+
+@pytest.mark.parametrize(
+    ("workers", "location", "message"),
+    [
+        (-1, "workers", "a whole number, at least 0 and at most 4096, or a section with min, max"),
+        ({"min": 3}, "workers.max", "missing"),
+        ({"min": 0, "max": 4}, "workers.min", "at least 1"),
+        ({"min": 5, "max": 4}, "workers", "min 5 is more than max 4"),
+        ({"max": 4, "most": 5}, "workers.most", "Known here: min, max."),
+    ],
+)
+def test_wrong_workers_are_named(workers: object, location: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(EngineSection, {"workers": workers})
+    (problem,) = caught.value.problems
+    assert problem.location == location
+    assert message in problem.message
 
 
 def test_every_line_names_the_file(tmp_path: Path) -> None:

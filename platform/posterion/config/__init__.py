@@ -21,6 +21,7 @@ from posterion.config.platform import (
 from posterion.config.recipe import (
     DataSection,
     EarlyStopping,
+    ElasticWorkers,
     EngineSection,
     EvaluationSection,
     FirstLastPooling,
@@ -51,6 +52,7 @@ from posterion.config.recipes import (
 __all__ = [
     "DataSection",
     "EarlyStopping",
+    "ElasticWorkers",
     "EngineSection",
     "EvaluationSection",
     "FirstLastPooling",

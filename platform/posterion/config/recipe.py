@@ -8,9 +8,9 @@ not touch this file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from posterion.config._base import Section
 
@@ -207,11 +207,39 @@ class EvaluationSection(Section):
     """Absent: train to the end."""
 
 
+class ElasticWorkers(Section):
+    """Between how many workers a run may be resized while it goes on."""
+
+    min: Annotated[int, Field(ge=1, le=4096)] = 1
+    """With room for fewer the run waits."""
+    max: Annotated[int, Field(ge=1, le=4096)]
+    """More are never started. The batch of a step follows from it: ``max`` times
+    ``optimization.accumulation`` micro-batches, however many workers share them."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is more than max {self.max}; exchange them")
+        return self
+
+
+def _workers_form(value: Any) -> str:
+    return "range" if isinstance(value, Mapping | ElasticWorkers) else "number"
+
+
+Workers = Annotated[
+    Annotated[int, Field(ge=0, le=4096), Tag("number")] | Annotated[ElasticWorkers, Tag("range")],
+    Discriminator(_workers_form),
+]
+"""A fixed number of workers, or a range."""
+
+
 class EngineSection(Section):
     """What runs the training."""
 
-    workers: Annotated[int, Field(ge=0, le=4096)] = 0
-    """Ray Train workers; 0 trains inside the job's own process."""
+    workers: Workers = 0
+    """Ray Train workers: a number, or ``{min: 1, max: 8}`` for as many of them as the cluster has
+    room for at any moment. 0 trains inside the job's own process."""
     cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
     """CPU cores of each worker; also its number of computing threads."""
     gpus_per_worker: Annotated[float, Field(ge=0.0)] = 0.0
@@ -226,6 +254,16 @@ class EngineSection(Section):
     """How often a lost worker group is restarted from the last checkpoint."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
     """Resumable checkpoints kept beside the best model."""
+
+    @property
+    def min_workers(self) -> int:
+        """Fewest workers that the training runs with; 0 in the job's own process."""
+        return self.workers.min if isinstance(self.workers, ElasticWorkers) else self.workers
+
+    @property
+    def max_workers(self) -> int:
+        """Most workers that the training runs with; 0 in the job's own process."""
+        return self.workers.max if isinstance(self.workers, ElasticWorkers) else self.workers
 
 
 class TrustSection(Section):

@@ -111,7 +111,7 @@ def prepare(spec: TrainingSpec, gang: Gang) -> Setup:
 
 def _use_threads(recipe: Recipe) -> None:
     """Workers get the cores they asked for; in the job's own process torch decides."""
-    if recipe.engine.workers:
+    if recipe.engine.max_workers:
         import torch
 
         torch.set_num_threads(max(1, round(recipe.engine.cpus_per_worker)))
