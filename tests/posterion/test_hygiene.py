@@ -36,7 +36,7 @@ NEEDS = {
     "text": set(),
     "data": {"config", "text"},
     "models": {"config"},
-    "objectives": {"models"},
+    "objectives": {"data", "models"},
     "trust": {"models", "metrics"},
     "tasks": {"data", "models", "objectives", "metrics", "trust"},
     "training": {"tasks", "data", "objectives"},

@@ -7,6 +7,7 @@ import transformers
 from torch.nn import functional as F
 
 from posterion import RequestError, models
+from posterion.data.packing import TokenRows
 from posterion.objectives.distillation import (
     IntermediateDistillation,
     IntermediateOptions,
@@ -16,7 +17,7 @@ from posterion.objectives.distillation import (
     hidden_mse,
     triple_loss,
 )
-from posterion.objectives.pretraining import MaskedLanguageModelling, MaskingOptions, TokenRows
+from posterion.objectives.pretraining import MaskedLanguageModelling, MaskingOptions
 
 SIZE = 40
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

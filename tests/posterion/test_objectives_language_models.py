@@ -6,20 +6,22 @@ import torch
 import transformers
 
 from posterion import DataError, ModelSourceError, models
-from posterion.objectives.pretraining import (
-    CausalLanguageModelling,
+from posterion.data.packing import (
     Documents,
     Frame,
-    MaskedLanguageModelling,
-    MaskingOptions,
     PairOptions,
-    PermutationLanguageModelling,
-    PermutationOptions,
     TokenRows,
-    labelled_scores,
     next_sentence_pairs,
     pack_sentences,
     sentence_order_pairs,
+)
+from posterion.objectives.pretraining import (
+    CausalLanguageModelling,
+    MaskedLanguageModelling,
+    MaskingOptions,
+    PermutationLanguageModelling,
+    PermutationOptions,
+    labelled_scores,
     word_head,
 )
 

@@ -10,11 +10,10 @@ from hypothesis.extra import numpy as st_numpy
 from scipy.stats import binom, chisquare
 
 from posterion import DataError, RequestError
+from posterion.data.packing import TokenRows, named_generator
 from posterion.objectives.pretraining import (
     MaskingOptions,
-    TokenRows,
     mask_tokens,
-    named_generator,
     word_ids_of,
     word_ids_of_spans,
     word_starts,

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posterion._exceptions import DataError
-from posterion.objectives.pretraining._chance import uniform
-from posterion.objectives.pretraining._documents import Ints, TokenRows
+from posterion.data.packing import Ints, TokenRows, uniform
 
 IGNORED = -100
 """Label of positions that do not count."""

@@ -13,16 +13,15 @@ import torch
 from torch import Tensor
 
 from posterion._exceptions import DataError
+from posterion.data.packing import TokenRows, named_generator
 from posterion.models.xlnet.permutation import PermutationOptions, sample_permutations
-from posterion.objectives.pretraining._chance import named_generator
-from posterion.objectives.pretraining._documents import TokenRows
-from posterion.objectives.pretraining._labelled import LanguageModelLoss, language_model_loss
-from posterion.objectives.pretraining._masking import MaskingOptions, mask_tokens
-from posterion.objectives.pretraining._packing import (
+from posterion.objectives.pretraining._documents import (
     causal_labels,
     document_attention,
     document_positions,
 )
+from posterion.objectives.pretraining._labelled import LanguageModelLoss, language_model_loss
+from posterion.objectives.pretraining._masking import MaskingOptions, mask_tokens
 
 
 @dataclass(frozen=True)

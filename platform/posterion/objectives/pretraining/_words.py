@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posterion._exceptions import DataError
-from posterion.objectives.pretraining._documents import NO_DOCUMENT, Ints
+from posterion.data.packing import NO_DOCUMENT, Ints
 
 Marks = Literal["wordpiece", "byte_level", "unigram"]
 """How a vocabulary marks where words begin or go on."""

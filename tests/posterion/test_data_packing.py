@@ -9,13 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posterion import DataError
-from posterion.objectives.pretraining import (
+from posterion.data.packing import (
     Documents,
     Frame,
     PairOptions,
-    causal_labels,
-    document_attention,
-    document_positions,
     next_sentence_pairs,
     pack_sentences,
     sentence_order_pairs,
@@ -148,21 +145,6 @@ def test_rows_become_rectangles_and_keep_their_numbers():
         packed.rectangle(PAD, length=7)
 
 
-def test_causal_labels_do_not_cross_documents():
-    ids = np.array([[5, 6, 7, 8, 9, 0]])
-    documents = np.array([[3, 3, 4, 4, 4, -1]])
-    assert causal_labels(ids, documents).tolist() == [[-100, 6, -100, 8, 9, -100]]
-    assert document_positions(documents).tolist() == [[0, 1, 0, 1, 2, 0]]
-    seen = document_attention(documents, causal=True)[0, 0]
-    by_hand = [
-        [(a == b) or (b < a and documents[0, a] == documents[0, b]) for b in range(6)]
-        for a in range(6)
-    ]
-    assert seen.tolist() == by_hand
-    both = document_attention(documents)[0, 0]
-    assert (both == (seen | seen.T)).all()
-
-
 def options_of(max_length, **changes):
     return PairOptions(max_length=max_length, frame=FRAME, **changes)
 
@@ -170,8 +152,8 @@ def options_of(max_length, **changes):
 def segments_of(pairs):
     """First and second segment of each example."""
     result = []
-    for start, end in pairwise(pairs.packed.offsets):
-        tokens, types = pairs.packed.tokens[start:end], pairs.token_type_ids[start:end]
+    for start, end in pairwise(pairs.offsets):
+        tokens, types = pairs.tokens[start:end], pairs.token_type_ids[start:end]
         assert tokens[0] == CLS
         assert tokens[-1] == END
         assert (np.diff(types) >= 0).all()
@@ -195,7 +177,7 @@ def test_sentence_order_uses_every_token_once(shape, options, seed):
     lists, documents = numbered(shape)
     pairs = sentence_order_pairs(documents, options, seed=seed, step=0)
     used = []
-    for (first, second), label in zip(segments_of(pairs), pairs.labels, strict=True):
+    for (first, second), label in zip(segments_of(pairs), pairs.sentence_labels, strict=True):
         pair = [*second, *first] if label else [*first, *second]
         assert first
         assert second
@@ -222,7 +204,7 @@ def test_next_sentences_follow_or_are_of_another_document(shape, options, seed):
         return
     pairs = next_sentence_pairs(documents, options, seed=seed, step=0)
     own = []
-    for (first, second), label in zip(segments_of(pairs), pairs.labels, strict=True):
+    for (first, second), label in zip(segments_of(pairs), pairs.sentence_labels, strict=True):
         assert len(first) + len(second) + 3 <= options.max_length
         for part in (first, second):
             assert part == list(range(part[0], part[0] + len(part)))
@@ -240,7 +222,7 @@ def test_labels_are_even_and_other_documents_are_alike():
     options = options_of(24)
     for make in (sentence_order_pairs, next_sentence_pairs):
         labels = np.concatenate(
-            [make(documents, options, seed=0, step=step).labels for step in range(30)]
+            [make(documents, options, seed=0, step=step).sentence_labels for step in range(30)]
         )
         assert labels.mean() == pytest.approx(0.5, abs=0.05)
     pairs = next_sentence_pairs(documents, options, seed=0, step=0)
@@ -263,9 +245,9 @@ def test_chance_is_a_function_of_seed_and_step():
             make(documents, options_of(24), seed=seed, step=step)
             for seed, step in ((0, 0), (0, 0), (1, 0), (0, 1))
         )
-        assert lists_of(first.packed) == lists_of(same.packed)
-        assert lists_of(first.packed) != lists_of(other.packed)
-        assert lists_of(first.packed) != lists_of(later.packed)
+        assert lists_of(first) == lists_of(same)
+        assert lists_of(first) != lists_of(other)
+        assert lists_of(first) != lists_of(later)
 
 
 def test_pairs_become_rectangles():

@@ -5,21 +5,15 @@ Shapes: R examples, T tokens of all examples, U pieces of sentences, K documents
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from posterion._exceptions import DataError
-from posterion.objectives.pretraining._chance import named_generator
-from posterion.objectives.pretraining._documents import (
-    Documents,
-    Frame,
-    Ints,
-    PackedRows,
-    TokenRows,
-    ranges,
-)
+from posterion.data.packing._chance import named_generator
+from posterion.data.packing._documents import Documents, Frame, Ints, ranges
+from posterion.data.packing._rows import PackedRows
 
 _FOLLOWS, _WRONG = 0, 1
 _Segment = tuple[int, int]
@@ -56,32 +50,6 @@ class PairOptions:
     def room(self) -> int:
         """Tokens of both segments together."""
         return self.frame.room(self.max_length, num_between=1)
-
-
-@dataclass(frozen=True)
-class PairRows:
-    """Examples of two segments."""
-
-    packed: PackedRows
-    """Their tokens; both segments of an example have the first one's document number."""
-    token_type_ids: Ints
-    """(T,) 0 up to the first separator, 1 after it."""
-    labels: Ints
-    """(R,) 0 where the second segment follows the first in the text, 1 where it does not."""
-
-    def rectangle(
-        self, pad_id: int, *, rows: Ints | None = None, length: int | None = None
-    ) -> TokenRows:
-        """As :meth:`PackedRows.rectangle`, with segments and labels."""
-        padded = self.packed.rectangle(pad_id, rows=rows, length=length)
-        types = replace(self.packed, documents=self.token_type_ids)
-        segments = types.rectangle(pad_id, rows=rows, length=length).documents
-        assert segments is not None
-        return replace(
-            padded,
-            token_type_ids=np.where(padded.attention_mask, segments, 0),
-            sentence_labels=self.labels[padded.numbers],
-        )
 
 
 @dataclass(frozen=True)
@@ -125,7 +93,7 @@ class _Pieces:
 
 def sentence_order_pairs(
     documents: Documents, options: PairOptions, *, seed: int, step: int
-) -> PairRows:
+) -> PackedRows:
     """Neighbouring segments, in their order (0) or swapped (1): ALBERT's objective.
 
     Both are from the same place of one document, so that their topic tells nothing
@@ -161,7 +129,7 @@ def sentence_order_pairs(
 
 def next_sentence_pairs(
     documents: Documents, options: PairOptions, *, seed: int, step: int
-) -> PairRows:
+) -> PackedRows:
     """Two segments that follow each other (0), or whose second is from elsewhere (1): BERT's.
 
     RoBERTa's ablation (Liu et al. 2019, section 4.2) compares it, with segments and with sentences,
@@ -236,7 +204,7 @@ def _assembled(
     pairs: list[tuple[_Segment, _Segment]],
     labels: list[int],
     frame: Frame,
-) -> PairRows:
+) -> PackedRows:
     """Put special tokens around and between segments."""
     segments = np.array(pairs, dtype=np.int64).reshape(-1, 2, 2)
     starts, lengths = segments[:, :, 0], segments[:, :, 1] - segments[:, :, 0]
@@ -257,5 +225,11 @@ def _assembled(
     piece = np.searchsorted(pieces.edges, starts[:, 0], side="right") - 1
     owner = np.searchsorted(pieces.document_starts, piece, side="right") - 1
     numbers = np.repeat(pieces.numbers[owner], widths.sum(axis=1))
-    packed = PackedRows(tokens, offsets, numbers, len(documents.tokens))
-    return PairRows(packed, types, np.array(labels, dtype=np.int64))
+    return PackedRows(
+        tokens,
+        offsets,
+        numbers,
+        len(documents.tokens),
+        token_type_ids=types,
+        sentence_labels=np.array(labels, dtype=np.int64),
+    )
