@@ -13,7 +13,7 @@ from posterion_jobs._prepare import read_part, write_table
 from posterion_jobs._runs import RunFolder, read_json, write_json
 
 if TYPE_CHECKING:
-    from posterion.config import Recipe
+    from posterion.config import FinetuneRecipe
     from posterion.inference import Figure
     from posterion.tasks import Task
     from posterion.trust import Calibration
@@ -30,7 +30,7 @@ MEASURED = ("test", "validation")
 class Concluding:
     """One finished training and all that is known of it."""
 
-    recipe: Recipe
+    recipe: FinetuneRecipe
     task: Task[Any, Any]
     folder: RunFolder
     model: Mapping[str, Any]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posterion import ArtifactError, DataError, ModelSourceError, RequestError
-from posterion.config import Home, did_you_mean, fingerprint
+from posterion.config import FinetuneRecipe, Home, did_you_mean, fingerprint
 from posterion_jobs._client import NAME_KEY, RUN_KEY, JobsClient, Submission
 from posterion_jobs._runs import (
     RunFolder,
@@ -71,7 +71,7 @@ def submit_run(recipe: Recipe, *, home: Home, client: JobsClient) -> RunView:
     if client.target.local:
         check_paths(values)
         check_data(recipe)
-    name = run_name(recipe)
+    name = recipe.run_name
     run_id = new_run_id(name)
     folder = RunFolder(home.runs_dir / run_id)
     env_vars: dict[str, str] = {}
@@ -149,18 +149,11 @@ def find_run(text: str, *, home: Home, client: JobsClient | None, local: bool = 
     return views[find_id(text, list(views))]
 
 
-def run_name(recipe: Recipe) -> str:
-    """Prefix of the run's id."""
-    if recipe.name:
-        return recipe.name
-    return recipe.registry.name if recipe.registry else recipe.task.kind
-
-
 def new_record(run_id: str, recipe: Recipe) -> RunRecord:
     """The first ``run.json`` of a run."""
     return RunRecord(
         id=run_id,
-        name=run_name(recipe),
+        name=recipe.run_name,
         job=recipe.job,
         created=utc_now(),
         recipe_hash=fingerprint(recipe),
@@ -265,6 +258,8 @@ def check_data(recipe: Recipe) -> None:
     from posterion.data import load_splits
     from posterion.tasks import create_task
 
+    if not isinstance(recipe, FinetuneRecipe):
+        return
     parts = (recipe.data.test, recipe.data.validation, recipe.data.calibration)
     sources = [recipe.data.source, *(part.source for part in parts if part and part.source)]
     paths = [Path(source.removeprefix("path:")).expanduser() for source in sources]

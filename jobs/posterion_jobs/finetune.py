@@ -31,7 +31,7 @@ from posterion_jobs._runs import RunFolder
 from posterion_jobs._stages import Stages
 
 if TYPE_CHECKING:
-    from posterion.config import Recipe
+    from posterion.config import FinetuneRecipe
     from posterion.tasks import Task
     from posterion_registry import Registry
 
@@ -40,7 +40,7 @@ RUN_ID_PATIENCE_S = 900.0
 
 
 def run(
-    recipe: Recipe,
+    recipe: FinetuneRecipe,
     run_dir: Path,
     *,
     tracker: Tracker | None = None,
@@ -116,10 +116,10 @@ def run(
     )
 
 
-def _spec(recipe: Recipe, task: Task[Any, Any], folder: RunFolder, model: Any, encoded: Any) -> Any:
-    from posterion.training import TrainingSpec
+def _spec(recipe: FinetuneRecipe, task: Task[Any, Any], folder: RunFolder, model: Any, encoded: Any) -> Any:
+    from posterion.training import FinetuneSpec
 
-    return TrainingSpec(
+    return FinetuneSpec(
         recipe=recipe.model_dump(mode="json"),
         task_state=task.state,
         model_dir=Path(model["dir"]),
@@ -130,7 +130,7 @@ def _spec(recipe: Recipe, task: Task[Any, Any], folder: RunFolder, model: Any, e
     )
 
 
-def _train(spec: Any, recipe: Recipe, emit: Emitter, tracker: Tracker) -> dict[str, Any]:
+def _train(spec: Any, recipe: FinetuneRecipe, emit: Emitter, tracker: Tracker) -> dict[str, Any]:
     from posterion_jobs._training import train
 
     result = train(spec, recipe.engine, emit=emit, tracker=tracker)
@@ -164,7 +164,7 @@ def _register(
     return str(result["model"])
 
 
-def _log_settings(tracker: Tracker, recipe: Recipe) -> None:
+def _log_settings(tracker: Tracker, recipe: FinetuneRecipe) -> None:
     """The recipe as flat parameters, so that runs can be compared."""
 
     def walk(values: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -16,14 +16,14 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from posterion import PosterionError, RequestError
-from posterion.config import Home
+from posterion.config import Home, TrainingRecipe
 from posterion_jobs._events import JsonEmitter
-from posterion_jobs._forward import NoTracker
 from posterion_jobs._outcome import Outcome
 from posterion_jobs._runs import RunFolder, is_run_id, utc_now
 from posterion_jobs._stages import Stopped
@@ -103,25 +103,28 @@ def execute(folder: RunFolder) -> int:
 
 def _work(folder: RunFolder, emit: JsonEmitter) -> Outcome:
     from posterion.tasks import parse_recipe
-    from posterion_jobs import finetune
 
     recipe = parse_recipe(folder.recipe())
+    job = import_module(f"posterion_jobs.{recipe.job}")
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if recipe.registry is not None and not uri:
+    if isinstance(recipe, TrainingRecipe) and recipe.registry is not None and not uri:
         raise RequestError(
             f"The recipe registers its result as {recipe.registry.name!r}, but no registry is "
             "known here. Start the platform with `posterion up`, set MLFLOW_TRACKING_URI, or take "
             "the section `registry` out of the recipe."
         )
     if not uri:
-        return finetune.run(recipe, folder.path, tracker=NoTracker(), registry=None, emit=emit)
+        alone: Outcome = job.run(recipe, folder.path, emit=emit)
+        return alone
     from posterion_registry import Registry, RunTracker
 
     registry = Registry(uri, patience=REGISTRY_PATIENCE_S)
     tracker = RunTracker(uri, folder.path, name=folder.path.name, tags={"job": recipe.job})
     status: Any = "FAILED"
     try:
-        outcome = finetune.run(recipe, folder.path, tracker=tracker, registry=registry, emit=emit)
+        outcome: Outcome = job.run(
+            recipe, folder.path, tracker=tracker, registry=registry, emit=emit
+        )
         status = "FINISHED"
         return outcome
     except Stopped:

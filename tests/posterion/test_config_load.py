@@ -10,7 +10,7 @@ from posterion import ConfigError, Problem
 from posterion.config import (
     EngineSection,
     LastLayersPooling,
-    Recipe,
+    FinetuneRecipe,
     Section,
     did_you_mean,
     dump_yaml,
@@ -58,7 +58,7 @@ def write(tmp_path: Path, text: str | bytes) -> Path:
     return path
 
 
-def problems(path: Path, model: type[Section] = Recipe, *overrides: str) -> list[Problem]:
+def problems(path: Path, model: type[Section] = FinetuneRecipe, *overrides: str) -> list[Problem]:
     with pytest.raises(ConfigError) as caught:
         load(model, path, overrides=overrides)
     for problem in caught.value.problems:
@@ -67,7 +67,7 @@ def problems(path: Path, model: type[Section] = Recipe, *overrides: str) -> list
 
 
 def test_minimal_recipe_gets_every_default(tmp_path: Path) -> None:
-    recipe = load(Recipe, write(tmp_path, MINIMAL))
+    recipe = load(FinetuneRecipe, write(tmp_path, MINIMAL))
     assert recipe.task.kind == "regression"
     assert recipe.data.source == "path:table.csv"
     assert recipe.trust.coverage == 0.9
@@ -86,7 +86,7 @@ def test_minimal_recipe_gets_every_default(tmp_path: Path) -> None:
 )
 def test_numbers_as_people_write_them(tmp_path: Path, written: str, value: float) -> None:
     text = MINIMAL + f"optimization: {{learning_rate: {written}}}\n"
-    assert load(Recipe, write(tmp_path, text)).optimization.learning_rate == value
+    assert load(FinetuneRecipe, write(tmp_path, text)).optimization.learning_rate == value
 
 
 @pytest.mark.parametrize("word", ["no", "on", "off", "2024-01-31", "12:30:45", "5e", "0b1"])
@@ -309,11 +309,11 @@ def test_overrides_reach_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_shorthand_of_a_section_within(tmp_path: Path) -> None:
     text = MINIMAL.replace('"path:encoder"', '"path:encoder", pooling: last_layers')
-    recipe = load(Recipe, write(tmp_path, text), overrides=["model.pooling.layers=2"])
+    recipe = load(FinetuneRecipe, write(tmp_path, text), overrides=["model.pooling.layers=2"])
     assert recipe.model.pooling == LastLayersPooling(kind="last_layers", layers=2)
-    assert load(Recipe, write(tmp_path, dump_yaml(recipe))) == recipe
+    assert load(FinetuneRecipe, write(tmp_path, dump_yaml(recipe))) == recipe
     overrides = ["model.pooling.kind=mean", "model.pooling.layers=2"]
-    (problem,) = problems(write(tmp_path, text), Recipe, *overrides)
+    (problem,) = problems(write(tmp_path, text), FinetuneRecipe, *overrides)
     assert problem.source == "--set model.pooling.layers"
     assert "unknown name" in problem.message
 
@@ -328,7 +328,7 @@ def test_shorthand_of_a_section_within(tmp_path: Path) -> None:
     ],
 )
 def test_models_that_cannot_be(tmp_path: Path, overrides: list[str], words: str) -> None:
-    (problem,) = problems(write(tmp_path, MINIMAL), Recipe, *overrides)
+    (problem,) = problems(write(tmp_path, MINIMAL), FinetuneRecipe, *overrides)
     assert problem.location.startswith("model")
     assert words in problem.message
 
@@ -374,9 +374,9 @@ def test_parse_takes_references_literally() -> None:
 
 
 def test_fingerprint_ignores_spelling_but_no_value(tmp_path: Path) -> None:
-    first = load(Recipe, write(tmp_path, MINIMAL))
-    spelled = load(Recipe, write(tmp_path, dump_yaml(first)))
-    other = load(Recipe, write(tmp_path, MINIMAL + "seed: 1\n"))
+    first = load(FinetuneRecipe, write(tmp_path, MINIMAL))
+    spelled = load(FinetuneRecipe, write(tmp_path, dump_yaml(first)))
+    other = load(FinetuneRecipe, write(tmp_path, MINIMAL + "seed: 1\n"))
     assert spelled == first
     assert fingerprint(spelled) == fingerprint(first) != fingerprint(other)
     assert len(fingerprint(first)) == 64
@@ -387,7 +387,7 @@ def test_schema_offers_the_shorthand_and_documents_fields() -> None:
     assert {"type": "string", "enum": ["circle", "square"]} in schema["properties"]["shape"][
         "anyOf"
     ]
-    section = json_schema(Recipe)["$defs"]["OptimizationSection"]["properties"]
+    section = json_schema(FinetuneRecipe)["$defs"]["OptimizationSection"]["properties"]
     assert section["epochs"]["description"].startswith("Passes over")
 
 

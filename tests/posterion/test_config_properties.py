@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from posterion import ConfigError
-from posterion.config import PlatformSettings, Recipe, Section, dump_yaml, load, parse
+from posterion.config import PlatformSettings, FinetuneRecipe, Section, dump_yaml, load, parse
 
 NAMES = ["job", "task", "kind", "data", "source", "model", "epochs", "betas", "engine", "test"]
 KEYS = st.sampled_from(NAMES) | st.text(max_size=8)
@@ -58,7 +58,7 @@ def load_bytes(model: type[Section], data: bytes, *overrides: str) -> Section | 
 
 
 @settings(deadline=None, max_examples=60)
-@given(JUNK, st.sampled_from([Recipe, PlatformSettings, Anything]))
+@given(JUNK, st.sampled_from([FinetuneRecipe, PlatformSettings, Anything]))
 def test_any_yaml(values: Any, model: type[Section]) -> None:
     load_bytes(model, yaml.safe_dump(values, allow_unicode=True).encode("utf-8", "replace"))
 
@@ -73,7 +73,7 @@ def test_any_bytes(data: bytes | str) -> None:
 @given(st.dictionaries(KEYS | st.integers(), JUNK | st.binary() | st.complex_numbers()))
 def test_any_mapping(values: dict[Any, Any]) -> None:
     with pytest.raises(ConfigError) as caught:  # without a model source it is never right
-        parse(Recipe, {**values, "model": 1})
+        parse(FinetuneRecipe, {**values, "model": 1})
     assert len(caught.value.problems) >= 1
 
 

@@ -15,8 +15,7 @@ LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=200).map(np.array)
 
 @given(
     lengths=LENGTHS,
-    world_size=st.integers(1, 8),
-    accumulation=st.integers(1, 4),
+    micro_batches=st.integers(1, 16),
     batch_tokens=st.integers(16, 2000),
     batch_examples=st.none() | st.integers(1, 20),
     seed=st.integers(0, 3),
@@ -24,8 +23,7 @@ LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=200).map(np.array)
 @settings(max_examples=300, deadline=None)
 def test_plan_holds_its_promises(
     lengths: np.ndarray,
-    world_size: int,
-    accumulation: int,
+    micro_batches: int,
     batch_tokens: int,
     batch_examples: int | None,
     seed: int,
@@ -33,60 +31,55 @@ def test_plan_holds_its_promises(
     options = {
         "batch_tokens": batch_tokens,
         "batch_examples": batch_examples,
-        "world_size": world_size,
-        "accumulation": accumulation,
+        "micro_batches": micro_batches,
         "seed": seed,
     }
-    if len(lengths) < world_size * accumulation:
+    if len(lengths) < micro_batches:
         with pytest.raises(DataError, match="cannot fill one step"):
             BatchPlan(lengths, **options)
         return
     plan = BatchPlan(lengths, **options)
-    micro_batches = []
-    for step in plan.steps:
-        assert len(step) == world_size
-        for rank in step:
-            assert len(rank) == accumulation
-            micro_batches += rank
-    assert all(len(rows) for rows in micro_batches)
-    rows = np.concatenate(micro_batches)
+    assert {len(step) for step in plan.steps} == {micro_batches}
+    parts = [rows for step in plan.steps for rows in step]
+    assert all(len(rows) for rows in parts)
+    rows = np.concatenate(parts)
     assert np.array_equal(np.sort(rows), np.arange(len(lengths)))
-    alone = max(len(rows) for rows in micro_batches) <= 2
-    for rows in micro_batches:
+    alone = max(len(rows) for rows in parts) <= 2
+    for rows in parts:
         padded = int(lengths[rows].max()) * len(rows)
         fits = padded <= batch_tokens and len(rows) <= (batch_examples or len(rows))
         # Pairs beyond the budget exist only where all rows stand alone (see the docstring).
         assert fits or len(rows) == 1 or (alone and len(rows) == 2)
-    assert plan.padded_tokens == sum(int(lengths[r].max()) * len(r) for r in micro_batches)
+    assert plan.padded_tokens == sum(int(lengths[r].max()) * len(r) for r in parts)
     assert plan.num_steps == len(plan) == len(plan.steps)
 
 
 def flat(plan: BatchPlan) -> list[list[int]]:
-    return [rows.tolist() for step in plan.steps for rank in step for rows in rank]
+    return [rows.tolist() for step in plan.steps for rows in step]
 
 
 def test_seed_and_epoch_decide_the_order() -> None:
     lengths = np.random.default_rng(0).integers(5, 100, 500)
 
     def plan(seed: int, epoch: int) -> list[list[int]]:
-        return flat(BatchPlan(lengths, batch_tokens=512, world_size=2, seed=seed, epoch=epoch))
+        return flat(BatchPlan(lengths, batch_tokens=512, micro_batches=2, seed=seed, epoch=epoch))
 
     assert plan(1, 0) == plan(1, 0)
     assert plan(1, 0) != plan(1, 1)
     assert plan(1, 0) != plan(2, 0)
 
 
-def test_little_padding_and_alike_ranks() -> None:
+def test_little_padding_and_alike_micro_batches() -> None:
     lengths = np.random.default_rng(0).integers(5, 256, 20_000)
-    plan = BatchPlan(lengths, batch_tokens=4096, world_size=8, batch_examples=64)
+    plan = BatchPlan(lengths, batch_tokens=4096, micro_batches=8, batch_examples=64)
     assert plan.efficiency > 0.95
-    work = np.array([[sum(lengths[m].sum() for m in rank) for rank in step] for step in plan.steps])
+    work = np.array([[lengths[rows].sum() for rows in step] for step in plan.steps])
     assert np.mean(work.max(axis=1) / work.mean(axis=1)) < 1.1
 
 
 def test_odd_numbers_of_single_rows_are_paired_shortest_first() -> None:
     lengths = np.array([90, 10, 95, 20, 99])
-    plan = BatchPlan(lengths, batch_tokens=100, batch_examples=1, world_size=2)
+    plan = BatchPlan(lengths, batch_tokens=100, batch_examples=1, micro_batches=2)
     pairs = [rows for rows in flat(plan) if len(rows) == 2]
     assert [sorted(rows) for rows in pairs] == [[1, 3]]
     assert plan.num_steps == 2

@@ -260,7 +260,7 @@ print(json.dumps(sorted(sys.modules)))
 def test_recipe_schema_is_light() -> None:
     """Checking a recipe needs the tasks' options, not what trains them."""
     code = (
-        "import json, sys; from posterion.tasks import recipe_model; recipe_model();"
+        "import json, sys; from posterion.tasks import recipe_models; recipe_models();"
         "print(json.dumps(sorted(sys.modules)))"
     )
     loaded = json.loads(fresh(code).splitlines()[-1])

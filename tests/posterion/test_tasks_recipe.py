@@ -3,8 +3,8 @@ import json
 import pytest
 
 from posterion import ArtifactError, ConfigError
-from posterion.config import Recipe, json_schema
-from posterion.tasks import load_recipe, parse_recipe, read_task_model, recipe_model, task_classes
+from posterion.config import FinetuneRecipe, json_schema
+from posterion.tasks import load_recipe, parse_recipe, read_task_model, recipe_models, task_classes
 from posterion.tasks.regression import RegressionOptions
 
 REST = {"job": "finetune", "data": {"source": "path:x.csv"}, "model": {"source": "path:encoder"}}
@@ -20,7 +20,7 @@ def test_discovery_finds_the_tasks_of_this_package():
 def test_a_task_may_be_a_name_or_a_mapping():
     by_name = parse_recipe({**REST, "task": "regression"})
     assert by_name.task == RegressionOptions()
-    assert isinstance(by_name, Recipe)
+    assert isinstance(by_name, FinetuneRecipe)
     mapping = {"kind": "regression", "likelihood": "squared_error"}
     assert parse_recipe({**REST, "task": mapping}).task.likelihood == "squared_error"
 
@@ -59,7 +59,7 @@ def test_mistakes_are_told_with_what_is_right(change, message):
 
 
 def test_schema_lists_every_tasks_options():
-    text = json.dumps(json_schema(recipe_model()))
+    text = json.dumps(json_schema(recipe_models()))
     for task_class in task_classes().values():
         assert task_class.Options.__name__ in text
     assert "standard error of the target" in text

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from posterion.config import OptimizationSection
 from posterion.testing import tiny_training
-from posterion.training._course import Course
+from posterion.training._course import LengthCourse, StepPlan
 
 
 @pytest.fixture(scope="module")
@@ -16,13 +18,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory):
     return EncodedDataset(spec.train_path)
 
 
-def course(dataset, world_size: int = 1, **settings) -> Course:
+def course(dataset, micro_batches: int = 1, **settings) -> LengthCourse:
     optimization = OptimizationSection(batch_tokens=96, **settings)
-    return Course(dataset, optimization=optimization, seed=3, world_size=world_size)
+    return LengthCourse(dataset, optimization=optimization, seed=3, micro_batches=micro_batches)
 
 
-def rows_of(plan) -> np.ndarray:
-    return np.concatenate([micro for rank in plan.rows for micro in rank])
+def rows_of(plan: StepPlan) -> np.ndarray:
+    return plan.rows
 
 
 def test_each_epoch_takes_every_row_once(dataset):
@@ -65,10 +67,24 @@ def test_max_steps_ends_the_run(dataset):
 
 
 def test_counts_agree_with_the_data(dataset):
-    plan = course(dataset, world_size=2, accumulation=2).step(0)
-    rows = rows_of(plan)
-    weights = dataset.table.column("weight").to_numpy()
-    assert [len(rank) for rank in plan.rows] == [2, 2]
-    assert plan.weight == pytest.approx(float(weights[rows].sum()))
-    assert plan.tokens == dataset.lengths[rows].sum()
+    plan = course(dataset, micro_batches=4).step(0)
+    assert len(plan.micro_batches) == 4
+    assert plan.tokens == dataset.lengths[plan.rows].sum()
     assert plan.padded_tokens >= plan.tokens
+
+
+@settings(deadline=None)
+@given(micro_batches=st.integers(1, 20), world_size=st.integers(1, 9))
+def test_workers_share_every_micro_batch_once(micro_batches: int, world_size: int):
+    parts = [np.array([index]) for index in range(micro_batches)]
+    plan = StepPlan(step=0, epoch=0, micro_batches=parts, tokens=1, padded_tokens=1)
+    shares = [plan.share(rank, world_size) for rank in range(world_size)]
+    assert sorted(index for share in shares for index in share) == list(range(micro_batches))
+    assert max(map(len, shares)) == plan.rounds(world_size)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_who_gets_the_larger_of_one_round_gets_the_smaller_of_the_next():
+    parts = [np.array([index]) for index in range(4)]
+    plan = StepPlan(step=0, epoch=0, micro_batches=parts, tokens=1, padded_tokens=1)
+    assert [plan.share(rank, 2) for rank in range(2)] == [[0, 3], [1, 2]]

@@ -277,7 +277,7 @@ def test_non_finite_loss_names_step_rows_and_rate(tmp_path: Path):
         fit(spec, SoloGang())
     message = str(caught.value)
     assert "row 17 " in message
-    assert "The loss of step" in message
+    assert "diverged: the loss is nan" in message
     assert "learning rate" in message
     assert "No checkpoint was written yet" in message
 
@@ -289,7 +289,7 @@ def test_overflowing_gradient_is_explained(tmp_path: Path, precision: str):
         {"engine.precision": precision, "task.likelihood": "squared_error", **NO_DROPOUT},
     )
     with_target(spec, 3, 1e30)
-    with pytest.raises(WorkError, match=r"The (loss|gradient norm) of step"):
+    with pytest.raises(WorkError, match=r"diverged: the (loss|gradient norm) is"):
         fit(spec, SoloGang())
 
 

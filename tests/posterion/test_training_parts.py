@@ -15,12 +15,12 @@ import torch
 
 from posterion import RequestError
 from posterion.config import EarlyStopping
-from posterion.training import JsonLinesListener, StepReport, TrainingSpec
+from posterion.training import FinetuneSpec, JsonLinesListener, StepReport, TrainingSpec
 from posterion.training._early_stopping import BestTracker
 from posterion.training._fingerprint import require_same
 from posterion.training._history import History
 from posterion.training._picture import draw_loss, smoothed
-from posterion.training._random import load_random_state, save_random_state, seed_worker
+from posterion.training._random import seed_micro_batch
 from posterion.training._signals import StopRequest
 
 
@@ -96,8 +96,8 @@ def test_differences_are_named_with_both_values():
 
 def test_spec_travels_as_json(tmp_path: Path):
     paths = ("model_dir", "train_path", "validation_path", "validation_table_path", "run_dir")
-    spec = TrainingSpec(
-        recipe={"seed": 1}, task_state={"mean": 0.5}, **{name: tmp_path / name for name in paths}
+    spec = FinetuneSpec(
+        recipe={"job": "finetune"}, task_state={"mean": 0.5}, **{name: tmp_path / name for name in paths}
     )
     assert TrainingSpec.from_json(spec.to_json()) == spec
 
@@ -112,18 +112,15 @@ def test_json_lines(tmp_path: Path):
     assert {line["event"] for line in lines} == {"step"}
 
 
-def test_random_state_comes_back_and_ranks_differ(tmp_path: Path):
-    device, path = torch.device("cpu"), tmp_path / "random.safetensors"
-    with torch.random.fork_rng():
-        seed_worker(5, 0)
-        save_random_state(path, device)
-        first = torch.rand(4)
-        seed_worker(5, 1)
-        other = torch.rand(4)
-        load_random_state(path, device)
-        again = torch.rand(4)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+def test_random_numbers_belong_to_seed_step_and_micro_batch():
+    def drawn(*key: int) -> list[float]:
+        with torch.random.fork_rng():
+            seed_micro_batch(*key)
+            return torch.rand(4).tolist()
+
+    assert drawn(5, 0, 0) == drawn(5, 0, 0)
+    keys = [(5, 0, 0), (5, 0, 1), (5, 1, 0), (6, 0, 0), (0, 5, 0)]
+    assert len({tuple(drawn(*key)) for key in keys}) == len(keys)
 
 
 def test_smoothing_averages_neighbours():

@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from posterion import DataError
-from posterion.config import Home, Recipe
+from posterion.config import Home, FinetuneRecipe
 from posterion.inference import Predictor, manifest_digest, verify_manifest
 from posterion_jobs import finetune
 from posterion_jobs._runs import RunFolder, RunRecord
 from posterion_jobs._stages import Stopped
 from posterion_jobs.run import execute, main
 
-MakeRecipe = Callable[..., Recipe]
+MakeRecipe = Callable[..., FinetuneRecipe]
 
 STAGES = ["model", "data", "encode", "train", "evaluate", "assemble"]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from rich.console import Console
 
-    from posterion.config import Recipe
+    from posterion.config import FinetuneRecipe
     from posterion.data import TableSchema, ValidationReport
 
 _set_option = click.option(
@@ -36,7 +36,7 @@ class _Wanted:
     source: str
     format: str
     rename: dict[str, str]
-    recipe: Recipe | None
+    recipe: FinetuneRecipe | None
 
     def read(self) -> pa.Table:
         from posterion.data import read_source
@@ -169,15 +169,21 @@ def _wanted(name: str, format_name: str | None, overrides: tuple[str, ...]) -> _
     if is_source or is_file:
         source = name if is_source else f"path:{name}"
         return _Wanted(source, format_name or "auto", {}, None)
-    from posterion.config import find_recipe
+    from posterion._exceptions import RequestError
+    from posterion.config import FinetuneRecipe, find_recipe
     from posterion.tasks import load_recipe
 
     recipe = load_recipe(find_recipe(name), overrides)
+    if not isinstance(recipe, FinetuneRecipe):
+        raise RequestError(
+            f"The recipe {name!r} has no data section: its job is {recipe.job}. Name a recipe of "
+            "job finetune, a source or a file."
+        )
     section = recipe.data
     return _Wanted(section.source, format_name or section.format, dict(section.rename), recipe)
 
 
-def _check_recipe(recipe: Recipe, table: pa.Table, payload: dict[str, Any]) -> ValidationReport:
+def _check_recipe(recipe: FinetuneRecipe, table: pa.Table, payload: dict[str, Any]) -> ValidationReport:
     """Check against the recipe's task; draw the parts if rows allow."""
     from posterion.data import load_splits, repeated_rows, validate
     from posterion.tasks import create_task

@@ -94,9 +94,9 @@ def schema(as_json: bool) -> None:
     import json
 
     from posterion.config import json_schema
-    from posterion.tasks import recipe_model
+    from posterion.tasks import recipe_models
 
-    content = json_schema(recipe_model())
+    content = json_schema(recipe_models())
     emit(content, lambda out: out.print(json.dumps(content, indent=2)), as_json)
 
 

@@ -10,6 +10,7 @@ from posterion.config._load import (
     parse_overrides,
 )
 from posterion.config._suggest import did_you_mean, nearest
+from posterion.config._variants import Variants
 from posterion.config.platform import (
     GatewaySettings,
     Home,
@@ -18,12 +19,24 @@ from posterion.config.platform import (
     RaySettings,
     RegistrySettings,
 )
+from posterion.config.pretraining import (
+    PRETRAINING_METRICS,
+    CausalObjective,
+    CorpusReference,
+    LanguageModelSection,
+    MaskedObjective,
+    ObjectiveSection,
+    PermutedObjective,
+    PretrainRecipe,
+)
 from posterion.config.recipe import (
     DataSection,
+    DivergenceSection,
     EarlyStopping,
     ElasticWorkers,
     EngineSection,
     EvaluationSection,
+    FinetuneRecipe,
     FirstLastPooling,
     Fraction,
     HoldOut,
@@ -37,6 +50,7 @@ from posterion.config.recipe import (
     RegistrySection,
     TaskSection,
     TokenPooling,
+    TrainingRecipe,
     TrustSection,
     WeightedLayersPooling,
 )
@@ -50,23 +64,33 @@ from posterion.config.recipes import (
 )
 
 __all__ = [
+    "PRETRAINING_METRICS",
+    "CausalObjective",
+    "CorpusReference",
     "DataSection",
+    "DivergenceSection",
     "EarlyStopping",
     "ElasticWorkers",
     "EngineSection",
     "EvaluationSection",
+    "FinetuneRecipe",
     "FirstLastPooling",
     "Fraction",
     "GatewaySettings",
     "HoldOut",
     "Home",
+    "LanguageModelSection",
     "LastLayersPooling",
+    "MaskedObjective",
     "ModelSection",
     "Name",
+    "ObjectiveSection",
     "OptimizationSection",
+    "PermutedObjective",
     "PlatformSettings",
     "PoolingSection",
     "Port",
+    "PretrainRecipe",
     "Probability",
     "RaySettings",
     "Recipe",
@@ -75,7 +99,9 @@ __all__ = [
     "Section",
     "TaskSection",
     "TokenPooling",
+    "TrainingRecipe",
     "TrustSection",
+    "Variants",
     "WeightedLayersPooling",
     "apps_dir",
     "did_you_mean",

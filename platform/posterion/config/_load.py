@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import ValidationError
@@ -17,16 +17,17 @@ from posterion.config._base import Section
 from posterion.config._environment import escape
 from posterion.config._overrides import apply_overrides
 from posterion.config._problems import explain
+from posterion.config._variants import Variants
 from posterion.config._yaml import Document, Dumper, read_document
 
 S = TypeVar("S", bound=Section)
 
 
-def load(model: type[S], path: Path, *, overrides: Sequence[str] = ()) -> S:
+def load(model: type[S] | Variants[S], path: Path, *, overrides: Sequence[str] = ()) -> S:
     """Read a YAML file, with ``${NAME}`` and ``${NAME:-default}`` from the environment.
 
     Args:
-        model: What the file must hold.
+        model: What the file must hold; several kinds of it, told apart by a field.
         path: The file.
         overrides: ``section.field=value`` as given to ``--set``; the value is YAML.
 
@@ -36,7 +37,9 @@ def load(model: type[S], path: Path, *, overrides: Sequence[str] = ()) -> S:
     return _validated(model, read_document(Path(path), os.environ), overrides)
 
 
-def parse(model: type[S], values: Mapping[str, Any], *, source: str = "") -> S:
+def parse(
+    model: type[S] | Variants[S], values: Mapping[str, Any], *, source: str = ""
+) -> S:
     """Validate values that are at hand already; ``${NAME}`` in them is plain text.
 
     Args:
@@ -63,12 +66,10 @@ def parse_overrides(model: type[S], overrides: Sequence[str]) -> S:
     return _validated(model, Document(), overrides)
 
 
-def json_schema(model: type[Section]) -> dict[str, Any]:
+def json_schema(model: type[Section] | Variants[Any]) -> dict[str, Any]:
     """JSON Schema (2020-12) of a file, for editors that complete and check."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **model.model_json_schema(),
-    }
+    schema = model.json_schema() if isinstance(model, Variants) else model.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def dump_yaml(section: Section) -> str:
@@ -86,7 +87,10 @@ def fingerprint(section: Section) -> str:
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
 
-def _validated(model: type[S], document: Document, overrides: Sequence[str]) -> S:
+def _validated(
+    kind: type[S] | Variants[S], document: Document, overrides: Sequence[str]
+) -> S:
+    model: Any = kind.of(document.values, overrides) if isinstance(kind, Variants) else kind
     apply_overrides(document, overrides, os.environ, _shorthands(model))
     found = list(document.problems)
     try:
@@ -98,7 +102,7 @@ def _validated(model: type[S], document: Document, overrides: Sequence[str]) -> 
                 found.append((where, problem))
     else:
         if not found:
-            return section
+            return cast(S, section)
     found.sort(key=lambda item: _order(document, item))
     raise ConfigError(list(dict.fromkeys(problem for _, problem in found)))
 

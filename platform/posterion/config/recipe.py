@@ -191,7 +191,7 @@ class OptimizationSection(Section):
     batch_examples: Annotated[int, Field(ge=1)] | None = None
     """At most this many examples in a micro-batch."""
     accumulation: Annotated[int, Field(ge=1)] = 1
-    """Micro-batches per worker in one optimizer step."""
+    """Micro-batches per worker in one optimizer step, with all workers there."""
     gradient_clipping: Annotated[float, Field(ge=0.0)] = 1.0
     """Largest global gradient norm; 0 for off."""
 
@@ -254,6 +254,13 @@ class EngineSection(Section):
     """How often a lost worker group is restarted from the last checkpoint."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
     """Resumable checkpoints kept beside the best model."""
+    profile: bool = False
+    """Write a trace of a few steps of the first worker, and a summary of where time goes."""
+
+    @property
+    def most_workers(self) -> int:
+        """The largest number of workers that may share a step."""
+        return max(1, self.workers)
 
     @property
     def min_workers(self) -> int:
@@ -297,25 +304,72 @@ class RegistrySection(Section):
     """One paragraph for the card: purpose, limits."""
 
 
+class DivergenceSection(Section):
+    """What to do when the loss leaves all bounds."""
+
+    spike: Annotated[float, Field(gt=0.0)] | None = None
+    """A loss so many standard deviations above the mean of the recent ones counts as diverged;
+    absent: only losses and gradients that are not finite."""
+    window: Annotated[int, Field(ge=10, le=100_000)] = 100
+    """How many recent steps make mean and standard deviation; half of them must have been."""
+    rollbacks: Annotated[int, Field(ge=0, le=100)] = 2
+    """How often to go back to the last checkpoint and go on more slowly before giving up."""
+    learning_rate_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """What the learning rate is multiplied by from that checkpoint on."""
+
+
 class Recipe(Section):
     """A job, wholly described."""
 
     model_config = ConfigDict(title="Posterion recipe")
 
+    job: str
+    """What to do."""
+    name: Name | None = None
+    """Prefix of the run's id; the registered name, the task or the job when absent."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Every random choice derives from this."""
+
+    @property
+    def run_name(self) -> str:
+        """Prefix of the run's id."""
+        return self.name or self.job
+
+
+class TrainingRecipe(Recipe):
+    """A job that trains a model."""
+
+    optimization: OptimizationSection = OptimizationSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    divergence: DivergenceSection = DivergenceSection()
+    engine: EngineSection = EngineSection()
+    registry: RegistrySection | None = None
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of one optimizer step, whatever the number of workers that share them."""
+        return self.engine.most_workers * self.optimization.accumulation
+
+    @property
+    def run_name(self) -> str:
+        """Prefix of the run's id."""
+        return self.name or (self.registry.name if self.registry else self.job)
+
+
+class FinetuneRecipe(TrainingRecipe):
+    """A task learned from labelled examples, on top of a pretrained encoder."""
+
     shorthands: ClassVar[Mapping[str, str]] = {"task": "kind"}
 
     job: Literal["finetune"]
     """What to do."""
-    name: Name | None = None
-    """Prefix of the run's id; the registered name or the task when absent."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Every random choice derives from this."""
     task: TaskSection
     """What the problem is: a task's name, or a mapping with ``kind`` and options."""
     data: DataSection
     model: ModelSection
-    optimization: OptimizationSection = OptimizationSection()
-    evaluation: EvaluationSection = EvaluationSection()
-    engine: EngineSection = EngineSection()
     trust: TrustSection = TrustSection()
-    registry: RegistrySection | None = None
+
+    @property
+    def run_name(self) -> str:
+        """Prefix of the run's id."""
+        return self.name or (self.registry.name if self.registry else self.task.kind)

@@ -1,6 +1,6 @@
 """Which rows go together: batches of similar length under a token budget.
 
-Legend: N rows, M micro-batches, W workers (ranks), A micro-batches per worker and step.
+Legend: N rows, M micro-batches of one step.
 """
 
 from __future__ import annotations
@@ -23,20 +23,19 @@ _POOL_STEPS = 16
 
 
 class BatchPlan:
-    """One epoch's batches for all workers, the same on every worker.
+    """One epoch's batches, whatever the number of workers that share them.
 
-    ``steps[s][rank][micro]`` holds row indices. Every row comes exactly once. Padded tokens
+    ``steps[s][m]`` holds row indices. Every row comes exactly once. Padded tokens
     of a micro-batch (longest row times rows) stay within ``batch_tokens``; a single longer
     row makes a micro-batch of its own (and where no row shares its micro-batch and their
-    number does not divide, the shortest are paired). Every step has exactly W x A
-    micro-batches, none of them empty, and the ranks of a step get similar numbers of tokens.
+    number does not divide, the shortest are paired). Every step has exactly M
+    micro-batches, none of them empty and the largest first, with similar numbers of tokens.
 
     Args:
         lengths: Tokens of each row, shape (N,).
         batch_tokens: Most padded tokens in one micro-batch.
         batch_examples: Most rows in one micro-batch; None for no limit.
-        world_size: Number of workers W.
-        accumulation: Micro-batches per worker and step A.
+        micro_batches: M, of one step.
         seed: With ``epoch``, decides the order wholly.
         epoch: Counted from 0.
 
@@ -50,46 +49,37 @@ class BatchPlan:
         *,
         batch_tokens: int,
         batch_examples: int | None = None,
-        world_size: int = 1,
-        accumulation: int = 1,
+        micro_batches: int = 1,
         seed: int = 0,
         epoch: int = 0,
     ) -> None:
         self.lengths: IntArray = np.ascontiguousarray(lengths, dtype=np.int64)
         self.batch_tokens = batch_tokens
         self.batch_examples = batch_examples
-        self.world_size = world_size
-        self.accumulation = accumulation
-        group = world_size * accumulation
-        if len(self.lengths) < group:
+        self.micro_batches = micro_batches
+        if len(self.lengths) < micro_batches:
             raise DataError(
-                f"{len(self.lengths)} rows cannot fill one step of {world_size} worker(s) with "
-                f"{accumulation} micro-batch(es) each, which needs at least {group}; use fewer "
-                "engine.workers, a smaller optimization.accumulation, or more data"
+                f"{len(self.lengths)} rows cannot fill one step of {micro_batches} micro-batches "
+                "(engine.workers times optimization.accumulation), which needs one row each; use "
+                "fewer engine.workers, a smaller optimization.accumulation, or more data"
             )
         rng = np.random.default_rng([seed, epoch])
         order = _bucketed_order(self.lengths, batch_tokens, batch_examples, rng)
-        micro_batches = _cut(order, self.lengths[order], batch_tokens, batch_examples)
-        micro_batches = _fill_steps(micro_batches, self.lengths, group)
-        self.steps = self._deal(micro_batches, rng)
+        parts = _cut(order, self.lengths[order], batch_tokens, batch_examples)
+        parts = _fill_steps(parts, self.lengths, micro_batches)
+        self.steps = self._form_steps(parts, rng)
 
-    def _deal(
-        self, micro_batches: list[IntArray], rng: np.random.Generator
-    ) -> list[list[list[IntArray]]]:
-        """Shuffle micro-batches, form steps of alike ones, deal each step to the ranks."""
-        group = self.world_size * self.accumulation
-        tokens = self._padded(micro_batches)
-        order = rng.permutation(len(micro_batches))
-        if group > 1:  # alike however the group divides into workers and accumulation
+    def _form_steps(self, parts: list[IntArray], rng: np.random.Generator) -> list[list[IntArray]]:
+        """Shuffle micro-batches and form steps of alike ones, the largest first."""
+        group = self.micro_batches
+        tokens = self._padded(parts)
+        order = rng.permutation(len(parts))
+        if group > 1:
             pool = np.arange(len(order)) // (_POOL_STEPS * group)
             order = order[np.lexsort((-tokens[order], pool))]
         steps = order.reshape(-1, group)
         steps = steps[rng.permutation(len(steps))]
-        # Back and forth: whoever got the larger of one round gets the smaller of the next.
-        by_round = steps.reshape(len(steps), self.accumulation, self.world_size).copy()
-        by_round[:, 1::2] = by_round[:, 1::2, ::-1]
-        dealt: list[list[list[int]]] = by_round.transpose(0, 2, 1).tolist()
-        return [[[micro_batches[m] for m in rank] for rank in step] for step in dealt]
+        return [[parts[part] for part in step] for step in steps.tolist()]
 
     def _padded(self, micro_batches: list[IntArray]) -> IntArray:
         """Padded tokens of each micro-batch, shape (M,)."""
@@ -106,8 +96,7 @@ class BatchPlan:
     @property
     def padded_tokens(self) -> int:
         """Tokens computed in this epoch, padding included."""
-        flat = [micro for step in self.steps for rank in step for micro in rank]
-        return int(self._padded(flat).sum())
+        return int(self._padded([part for step in self.steps for part in step]).sum())
 
     @property
     def efficiency(self) -> float:

@@ -8,7 +8,7 @@ from posterion.tasks._artifact import (
 )
 from posterion.tasks._base import AnyDistribution, Task, combine_windows
 from posterion.tasks._discovery import create_task, task_classes
-from posterion.tasks._recipe import load_recipe, parse_recipe, recipe_model
+from posterion.tasks._recipe import load_recipe, parse_recipe, recipe_models
 
 __all__ = [
     "AnyDistribution",
@@ -19,7 +19,7 @@ __all__ = [
     "load_recipe",
     "parse_recipe",
     "read_task_model",
-    "recipe_model",
+    "recipe_models",
     "replaced_directory",
     "save_task_model",
     "task_classes",

@@ -10,11 +10,19 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, create_model, model_validator
 
-from posterion.config import Recipe, did_you_mean, load, parse
+from posterion.config import (
+    FinetuneRecipe,
+    PretrainRecipe,
+    Recipe,
+    Variants,
+    did_you_mean,
+    load,
+    parse,
+)
 from posterion.tasks._discovery import task_classes
 
 
-class _CheckedRecipe(Recipe):
+class _CheckedRecipe(FinetuneRecipe):
     """What only the task can check of the other sections."""
 
     @model_validator(mode="after")
@@ -37,18 +45,19 @@ class _CheckedRecipe(Recipe):
 
 
 @lru_cache(maxsize=1)
-def recipe_model() -> type[Recipe]:
-    """The recipe with every task's options, told apart by ``task.kind``."""
+def recipe_models() -> Variants[Recipe]:
+    """The recipe of each job, with every task's options, told apart by ``task.kind``."""
     options = [task_class.Options for _, task_class in sorted(task_classes().items())]
     union: Any = reduce(or_, options)
     description = "What the problem is: a task's name, or a mapping with `kind` and options."
     field = Field(discriminator="kind", description=description)
-    return create_model(
-        "Recipe",
+    finetune = create_model(
+        "FinetuneRecipe",
         __base__=_CheckedRecipe,
-        __doc__=Recipe.__doc__,
+        __doc__=FinetuneRecipe.__doc__,
         task=(Annotated[union, field], ...),
     )
+    return Variants("job", {"finetune": finetune, "pretrain": PretrainRecipe})
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -61,7 +70,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: Everything wrong with it, with file and line.
     """
-    return load(recipe_model(), path, overrides=overrides)
+    return load(recipe_models(), path, overrides=overrides)
 
 
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:
@@ -70,4 +79,4 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
     Raises:
         ConfigError: Everything wrong with it.
     """
-    return parse(recipe_model(), values)
+    return parse(recipe_models(), values)

@@ -17,7 +17,7 @@ from posterion.testing._tiny import TINY_WORDS, tiny_model
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from posterion.training import TrainingSpec
+    from posterion.training import FinetuneSpec
 
 
 def tiny_recipe(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def tiny_training(
     *,
     num_texts: int = 48,
     architecture: str = "bert",
-) -> TrainingSpec:
+) -> FinetuneSpec:
     """Everything :func:`posterion.training.fit` needs, made up under ``directory``.
 
     Args:
@@ -59,7 +59,7 @@ def tiny_training(
     from posterion.data import EncodedDataset
     from posterion.tasks import create_task, parse_recipe
     from posterion.text import Tokenizer
-    from posterion.training import TrainingSpec
+    from posterion.training import FinetuneSpec
 
     recipe = parse_recipe(tiny_recipe(overrides))
     model_dir = tiny_model(directory / "encoder", architecture)
@@ -71,7 +71,7 @@ def tiny_training(
         encoded = task.encode(table, tokenizer, recipe.data.max_length)
         EncodedDataset.build(directory / f"{name}.arrow", encoded)
     _write_parquet(validation, directory / "validation.parquet")
-    return TrainingSpec(
+    return FinetuneSpec(
         recipe=recipe.model_dump(mode="json"),
         task_state=task.state,
         model_dir=model_dir,
@@ -82,7 +82,7 @@ def tiny_training(
     )
 
 
-def start_workers(spec: TrainingSpec, world_size: int) -> list[subprocess.Popen[str]]:
+def start_workers(spec: FinetuneSpec, world_size: int) -> list[subprocess.Popen[str]]:
     """Start one process per worker, joined by a file instead of a port.
 
     Each writes its :class:`~posterion.training.FitResult` to ``run_dir/result-<rank>.json`` and
@@ -108,7 +108,7 @@ def start_workers(spec: TrainingSpec, world_size: int) -> list[subprocess.Popen[
     ]
 
 
-def run_workers(spec: TrainingSpec, world_size: int) -> list[dict[str, Any]]:
+def run_workers(spec: FinetuneSpec, world_size: int) -> list[dict[str, Any]]:
     """Run :func:`start_workers` to the end and return every worker's result.
 
     Raises:

@@ -7,20 +7,24 @@ from posterion.training._listener import (
     JsonLinesListener,
     Listener,
     NullListener,
+    RollbackReport,
     StepReport,
     Totals,
 )
 from posterion.training._loop import fit
 from posterion.training._spec import FitResult, TrainingSpec
+from posterion.training.workloads import FinetuneSpec
 
 __all__ = [
     "CheckpointReport",
     "EvaluationReport",
+    "FinetuneSpec",
     "FitResult",
     "Gang",
     "JsonLinesListener",
     "Listener",
     "NullListener",
+    "RollbackReport",
     "SoloGang",
     "StepReport",
     "TorchGang",

@@ -1,9 +1,15 @@
-"""Which rows every step takes, for the whole run: a pure function of recipe and world size."""
+"""Which rows every step takes, for the whole run: a pure function of the recipe.
+
+The number of workers does not enter: a step is so many micro-batches, however many workers share
+them, so that a run goes on with another number and still sees every row once in each epoch.
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,41 +31,54 @@ class StepPlan:
     """Counted from 0."""
     epoch: int
     """Counted from 0."""
-    rows: list[list[RowIndices]]
-    """Row indices as ``rows[rank][micro_batch]``."""
-    weight: float
-    """Sum of the weights of all rows."""
+    micro_batches: list[RowIndices]
+    """Row indices of each micro-batch."""
     tokens: int
     """Real tokens."""
     padded_tokens: int
     """Tokens computed, padding included."""
 
+    @property
+    def rows(self) -> RowIndices:
+        """All row indices of the step."""
+        return np.concatenate(self.micro_batches)
 
-class Course:
+    def share(self, rank: int, world_size: int) -> list[int]:
+        """Which micro-batches a worker computes.
+
+        Dealt back and forth, since the largest come first: who gets the larger of one round gets
+        the smaller of the next.
+        """
+        total, found = len(self.micro_batches), []
+        for round_start in range(0, total, world_size):
+            backwards = round_start // world_size % 2
+            place = world_size - 1 - rank if backwards else rank
+            if round_start + place < total:
+                found.append(round_start + place)
+        return found
+
+    def rounds(self, world_size: int) -> int:
+        """Micro-batches of the worker that has most; the others make idle passes meanwhile."""
+        return -(-len(self.micro_batches) // world_size)
+
+
+class Course(ABC):
     """All steps of a run.
 
     Args:
-        dataset: The training part.
-        optimization: Epochs, batch sizes, accumulation.
-        seed: With epoch and step, decides the order of the data wholly.
-        world_size: Number of workers.
+        optimization: Epochs and steps.
     """
 
-    def __init__(
-        self,
-        dataset: EncodedDataset,
-        *,
-        optimization: OptimizationSection,
-        seed: int,
-        world_size: int,
-    ) -> None:
-        self._optimization = optimization
-        self._seed = seed
-        self._world_size = world_size
-        self._lengths = np.asarray(dataset.lengths, dtype=np.int64)
-        self._weights = dataset.table.column("weight").to_numpy().astype(np.float64)
-        self._plan: tuple[int, BatchPlan] | None = None
-        self._ends, self._sizes = self._count_steps()
+    def __init__(self, optimization: OptimizationSection) -> None:
+        self._ends, self._sizes = self._count_steps(optimization)
+
+    @abstractmethod
+    def epoch_steps(self, epoch: int) -> int:
+        """Steps of one whole epoch."""
+
+    @abstractmethod
+    def plan(self, step: int, epoch: int, index: int) -> StepPlan:
+        """The plan of a step: ``index`` within ``epoch``."""
 
     @property
     def total_steps(self) -> int:
@@ -84,28 +103,17 @@ class Course:
 
     def step(self, step: int) -> StepPlan:
         """The plan of one step."""
-        epoch, index = self._locate(step)
-        rows = self._epoch(epoch).steps[index]
-        micro_batches = [micro for rank in rows for micro in rank]
-        flat = np.concatenate(micro_batches)
-        return StepPlan(
-            step=step,
-            epoch=epoch,
-            rows=rows,
-            weight=float(self._weights[flat].sum()),
-            tokens=int(self._lengths[flat].sum()),
-            padded_tokens=sum(int(self._lengths[m].max()) * len(m) for m in micro_batches),
-        )
+        return self.plan(step, *self._locate(step))
 
-    def _count_steps(self) -> tuple[list[int], list[int]]:
+    def _count_steps(self, optimization: OptimizationSection) -> tuple[list[int], list[int]]:
         """Cumulative steps at the end of each epoch, and steps of each whole epoch."""
-        most = self._optimization.max_steps or math.inf
+        most = optimization.max_steps or math.inf
         ends: list[int] = []
         sizes: list[int] = []
         done = 0
-        for epoch in range(math.ceil(self._optimization.epochs)):
-            sizes.append(len(self._epoch(epoch)))
-            share = min(self._optimization.epochs - epoch, 1.0)
+        for epoch in range(math.ceil(optimization.epochs)):
+            sizes.append(self.epoch_steps(epoch))
+            share = min(optimization.epochs - epoch, 1.0)
             done += math.ceil(share * sizes[-1])
             ends.append(int(min(done, most)))
             if done >= most:
@@ -116,16 +124,53 @@ class Course:
         epoch = int(np.searchsorted(self._ends, step, side="right"))
         return epoch, step - (self._ends[epoch - 1] if epoch else 0)
 
-    def _epoch(self, epoch: int) -> BatchPlan:
-        if self._plan is None or self._plan[0] != epoch:
-            plan = BatchPlan(
+
+class LengthCourse(Course):
+    """Rows of like length together, under a budget of tokens.
+
+    Args:
+        dataset: The training part.
+        optimization: Epochs and batch sizes.
+        micro_batches: Of one step.
+        seed: With the epoch, decides the order of the data wholly.
+    """
+
+    def __init__(
+        self,
+        dataset: EncodedDataset,
+        *,
+        optimization: OptimizationSection,
+        micro_batches: int,
+        seed: int,
+    ) -> None:
+        self._lengths = np.asarray(dataset.lengths, dtype=np.int64)
+
+        @lru_cache(maxsize=2)
+        def epoch_plan(epoch: int) -> BatchPlan:
+            return BatchPlan(
                 self._lengths,
-                batch_tokens=self._optimization.batch_tokens,
-                batch_examples=self._optimization.batch_examples,
-                world_size=self._world_size,
-                accumulation=self._optimization.accumulation,
-                seed=self._seed,
+                batch_tokens=optimization.batch_tokens,
+                batch_examples=optimization.batch_examples,
+                micro_batches=micro_batches,
+                seed=seed,
                 epoch=epoch,
             )
-            self._plan = (epoch, plan)
-        return self._plan[1]
+
+        self._epoch_plan = epoch_plan
+        super().__init__(optimization)
+
+    def epoch_steps(self, epoch: int) -> int:
+        """Steps of one whole epoch."""
+        return len(self._epoch_plan(epoch))
+
+    def plan(self, step: int, epoch: int, index: int) -> StepPlan:
+        """The plan of a step: ``index`` within ``epoch``."""
+        parts = self._epoch_plan(epoch).steps[index]
+        lengths = [self._lengths[part] for part in parts]
+        return StepPlan(
+            step=step,
+            epoch=epoch,
+            micro_batches=parts,
+            tokens=sum(int(each.sum()) for each in lengths),
+            padded_tokens=sum(int(each.max()) * len(each) for each in lengths),
+        )

@@ -4,54 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from posterion._exceptions import WorkError
 from posterion.training._course import RowIndices, StepPlan
+from posterion.training._divergence import Rollback
 
 _ROWS_NAMED = 10
 
 
-def non_finite(
-    what: str,
-    plan: StepPlan,
-    *,
-    value: float,
-    learning_rate: float,
-    bad_rows: Sequence[int] | RowIndices,
-    last_checkpoint: int | None,
-) -> WorkError:
-    """The error for a loss or gradient that is NaN or infinite.
+class Diverged(Exception):
+    """A step whose update must not be made; the same on every worker.
 
     Args:
-        what: ``loss`` or ``gradient norm``.
-        plan: The step.
-        value: What was computed.
-        learning_rate: Of the step.
-        bad_rows: Examples whose own loss is not finite; empty when none is.
-        last_checkpoint: Step of the last checkpoint, which is not affected.
+        problem: What was seen.
+        explanation: The error for people, if the run cannot go on.
+        bad_data: Whether single rows are to blame, so that going back would not help.
     """
-    rows = np.concatenate([micro for rank in plan.rows for micro in rank])
+
+    def __init__(self, problem: str, explanation: WorkError, *, bad_data: bool) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.explanation = explanation
+        self.bad_data = bad_data
+
+
+def diverged(
+    problem: str,
+    plan: StepPlan,
+    *,
+    learning_rate: float,
+    bad_rows: Sequence[int],
+    last_checkpoint: int | None,
+    rollbacks: Sequence[Rollback] = (),
+) -> Diverged:
+    """The failure of a step whose loss or gradient left all bounds.
+
+    Args:
+        problem: What was seen, e.g. ``the loss is nan``.
+        plan: The step.
+        learning_rate: Of the step.
+        bad_rows: Rows whose own loss is not finite; empty when none is known.
+        last_checkpoint: Step of the last checkpoint, which is not affected.
+        rollbacks: What was tried before.
+    """
+    rows = plan.rows
     if len(bad_rows):
         which = (
             f"It comes from {_named(bad_rows)} of the encoded training data; look at their labels"
         )
     else:
-        which = (
-            f"Every example's own loss is finite; the step held {_named(rows)} of the encoded "
-            "training data"
-        )
+        which = f"The step held {_named(rows)} of the encoded training data"
     kept = (
         "No checkpoint was written yet"
         if last_checkpoint is None
         else f"The checkpoint after step {last_checkpoint} is intact"
     )
-    return WorkError(
-        f"The {what} of step {plan.step + 1} (epoch {plan.epoch + 1}) is {value} at learning rate "
+    tried = "".join(
+        f" The run had gone back from step {each.step} to step {each.to_step} at "
+        f"{each.learning_rate_factor:g} times the learning rate."
+        for each in rollbacks
+    )
+    explanation = WorkError(
+        f"Step {plan.step + 1} (epoch {plan.epoch + 1}) diverged: {problem} at learning rate "
         f"{learning_rate:.3g}. {which}. If they are right, the weights have diverged: use a lower "
         f"optimization.learning_rate, a longer optimization.warmup, a smaller "
-        f"optimization.gradient_clipping, or engine.precision fp32. {kept}."
+        f"optimization.gradient_clipping, or engine.precision fp32. {kept}.{tried}"
     )
+    some_only = 0 < len(bad_rows) < len(rows)
+    return Diverged(problem, explanation, bad_data=some_only)
 
 
 def _named(rows: Sequence[int] | RowIndices) -> str:

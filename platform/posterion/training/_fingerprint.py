@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,36 +9,43 @@ from typing import TYPE_CHECKING, Any
 from posterion._exceptions import RequestError
 
 if TYPE_CHECKING:
-    from posterion.config import Recipe
-    from posterion.data import EncodedDataset
+    from posterion.config import TrainingRecipe
 
+_FREE_SECTIONS = {"name", "registry", "trust", "divergence"}
 _FREE_ENGINE_KEYS = {
     "max_failures",
     "keep_checkpoints",
     "workers",
+    "zero",
+    "offload",
+    "profile",
     "cpus_per_worker",
     "gpus_per_worker",
 }
 
 
 def training_identity(
-    recipe: Recipe, train: EncodedDataset, task_state: Mapping[str, Any]
+    recipe: TrainingRecipe, workload: Mapping[str, Any], micro_batches: int
 ) -> dict[str, Any]:
     """Everything that a resumed run must have in common with the one that wrote the checkpoint.
 
-    What only decides where things go or how failures are met is left out.
+    What only decides where things go, who computes them or how failures are met is left out.
+
+    Args:
+        recipe: The run's.
+        workload: What the workload adds, e.g. what its data are.
+        micro_batches: Of one step.
     """
     values = recipe.model_dump(mode="json")
     engine = {k: v for k, v in values["engine"].items() if k not in _FREE_ENGINE_KEYS}
-    digest = hashlib.sha256(train.lengths.tobytes())
-    digest.update(train.table.column("weight").to_numpy().tobytes())
-    sections = ("seed", "task", "data", "model", "optimization", "evaluation")
+    optimization = {k: v for k, v in values["optimization"].items() if k != "accumulation"}
+    sections = {k: v for k, v in values.items() if k not in _FREE_SECTIONS}
     identity = {
-        **{name: values[name] for name in sections},
+        **sections,
+        "optimization": optimization,
         "engine": engine,
-        "task_state": dict(task_state),
-        "train_rows": len(train),
-        "train_lengths_sha256": digest.hexdigest(),
+        "micro_batches": micro_batches,
+        "workload": dict(workload),
     }
     normal: dict[str, Any] = json.loads(json.dumps(identity))  # as it will come back from disk
     return normal

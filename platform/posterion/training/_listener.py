@@ -42,6 +42,8 @@ class StepReport:
     """Passes over the training part so far, e.g. 1.25."""
     loss: float
     """Weighted mean loss over the examples of the step."""
+    figures: dict[str, float]
+    """What else the workload tells of the step, e.g. ``perplexity``."""
     learning_rate: float
     """Of the topmost group (the peak rate of the recipe times the schedule)."""
     gradient_norm: float
@@ -54,7 +56,9 @@ class StepReport:
     """Floating-point operations of forward and backward per second and worker, as a share of
     what a large matrix product reaches on the same device in the same precision."""
     memory_bytes: int
-    """Of this worker: resident set on a CPU, largest allocation on a GPU."""
+    """Of the worker that takes most: resident set on a CPU, largest allocation on a GPU."""
+    worker_memory_bytes: list[int]
+    """The same of each worker."""
     data_wait_share: float
     """Share of the step's time spent waiting for data."""
     seconds: float
@@ -90,6 +94,19 @@ class CheckpointReport:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class RollbackReport:
+    """The run has gone back to a checkpoint because a step diverged."""
+
+    step: int
+    """The step that diverged."""
+    to_step: int
+    """Steps that were kept."""
+    reason: str
+    learning_rate_factor: float
+    """Of all learning rates from here on, earlier returns included."""
+
+
 class Listener(Protocol):
     """Hears of everything that happens; called on every worker with the same figures.
 
@@ -109,6 +126,9 @@ class Listener(Protocol):
     def on_checkpoint(self, report: CheckpointReport) -> None:
         """A checkpoint is complete and verified on disk."""
 
+    def on_rollback(self, report: RollbackReport) -> None:
+        """The run has gone back to a checkpoint."""
+
 
 class NullListener:
     """Hears nothing."""
@@ -125,11 +145,14 @@ class NullListener:
     def on_checkpoint(self, report: CheckpointReport) -> None:
         """Nothing."""
 
+    def on_rollback(self, report: RollbackReport) -> None:
+        """Nothing."""
+
 
 class JsonLinesListener:
     """Appends one JSON object per event to a file, for whoever follows the run.
 
-    Every line has ``event`` (``start``, ``step``, ``evaluation``, ``checkpoint``) and ``time``
+    Every line has ``event`` (``start``, ``step``, ``evaluation``, ``checkpoint``, ``rollback``) and ``time``
     (seconds since the epoch, UTC).
     """
 
@@ -152,6 +175,10 @@ class JsonLinesListener:
     def on_checkpoint(self, report: CheckpointReport) -> None:
         """Append a ``checkpoint`` line."""
         self._append("checkpoint", asdict(report))
+
+    def on_rollback(self, report: RollbackReport) -> None:
+        """Append a ``rollback`` line."""
+        self._append("rollback", asdict(report))
 
     def _append(self, event: str, values: dict[str, Any]) -> None:
         line = json.dumps({"event": event, "time": time.time(), **values}, default=str)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,8 +12,6 @@ from posterion.training._course import StepPlan
 
 if TYPE_CHECKING:
     import torch
-
-    from posterion.models import TextModel
 
 _RECENT_STEPS = 20
 _BACKWARD_AND_FORWARD = 3.0
@@ -23,8 +22,7 @@ class Meter:
     """Turns the durations of steps into rates.
 
     Args:
-        model: Counts the floating-point operations of its forward pass.
-        lengths: Tokens of every training row. Shape: (rows,).
+        forward_flops: Floating-point operations of the forward passes of a step.
         peak_flops: Operations per second of one worker's device at best.
         world_size: Number of workers.
         device: Of this worker.
@@ -32,8 +30,7 @@ class Meter:
 
     def __init__(
         self,
-        model: TextModel,
-        lengths: np.ndarray[Any, np.dtype[np.int64]],
+        forward_flops: Callable[[StepPlan], float],
         *,
         peak_flops: float,
         world_size: int,
@@ -41,15 +38,12 @@ class Meter:
     ) -> None:
         import psutil
 
-        self._lengths = lengths
+        self._forward_flops = forward_flops
         self._peak = peak_flops * world_size
         self._device = device
         self._process = psutil.Process()
         self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT_STEPS)
         self._pauses: deque[float] = deque(maxlen=3)
-        self._flops_of = np.zeros(int(lengths.max()) + 1)
-        for length in np.unique(lengths):
-            self._flops_of[length] = length * model.flops_per_token(int(length))
         self.seconds = 0.0
         """Time spent in steps."""
         self.tokens = 0
@@ -78,9 +72,7 @@ class Meter:
 
     def mfu(self, plan: StepPlan, seconds: float) -> float:
         """Useful operations as a share of the peak (Chowdhery et al. 2022, "PaLM", appendix B)."""
-        rows = np.concatenate([micro for rank in plan.rows for micro in rank])
-        flops = _BACKWARD_AND_FORWARD * float(self._flops_of[self._lengths[rows]].sum())
-        return flops / (seconds * self._peak)
+        return _BACKWARD_AND_FORWARD * self._forward_flops(plan) / (seconds * self._peak)
 
     def eta(self, steps_left: int, pauses_left: int) -> float:
         """Seconds to the end."""

@@ -1,50 +1,23 @@
-"""Random state: dropout differs between workers and steps, and resumes where it stopped."""
+"""Random numbers of training: a function of seed, step and micro-batch, and of nothing else.
+
+Not of the worker, so that dropout stays the same when other workers take over; not of what was
+drawn before, so that a resumed run needs no state of generators.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
+def seed_micro_batch(seed: int, step: int, micro_batch: int) -> None:
+    """Seed torch's generators for one forward and backward pass.
 
-def seed_worker(seed: int, rank: int) -> None:
-    """Seed torch's generators from the recipe's seed and the worker's rank."""
-    import torch
-
-    state = np.random.SeedSequence([seed, rank]).generate_state(1, np.uint64)[0]
-    torch.manual_seed(int(state) & (2**63 - 1))
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of every generator that training draws from, as byte tensors."""
+    Args:
+        seed: The recipe's.
+        step: Counted from 0.
+        micro_batch: Number within the step.
+    """
     import torch
 
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def save_random_state(path: Path, device: torch.device) -> None:
-    """Write :func:`random_state` as safetensors."""
-    from safetensors.torch import save
-
-    from posterion.training._checkpoints import write_durably
-
-    write_durably(path, save(random_state(device)))
-
-
-def load_random_state(path: Path, device: torch.device) -> None:
-    """Restore what :func:`save_random_state` wrote."""
-    import torch
-    from safetensors.torch import load_file
-
-    state = load_file(path)
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
+    words = np.random.SeedSequence([seed, step, micro_batch]).generate_state(1, np.uint64)
+    torch.manual_seed(int(words[0]) & (2**63 - 1))

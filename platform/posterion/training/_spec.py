@@ -3,42 +3,83 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from posterion.config import TrainingRecipe
+from posterion.tasks import parse_recipe
+from posterion.training._checkpoints import write_json
+
+if TYPE_CHECKING:
+    from posterion.training._gang import Gang
+    from posterion.training._workload import Workload
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSpec:
-    """Everything a worker needs, as plain data that travels between processes as JSON."""
+class TrainingSpec(ABC):
+    """Everything a worker needs, as plain data that travels between processes as JSON.
+
+    Each job that trains has a spec of its own, found by the recipe's ``job``.
+    """
+
+    job: ClassVar[str]
+    """Of the recipe."""
+    _kinds: ClassVar[dict[str, type[TrainingSpec]]] = {}
 
     recipe: Mapping[str, Any]
     """The resolved recipe, as :func:`posterion.tasks.parse_recipe` reads it."""
-    task_state: Mapping[str, Any]
-    """What the task learned from the training part (``Task.state``)."""
     model_dir: Path
-    """The encoder to start from: a folder with config, weights and tokenizer."""
-    train_path: Path
-    """The training part, an :class:`posterion.data.EncodedDataset`."""
-    validation_path: Path
-    """The validation part, an :class:`posterion.data.EncodedDataset`."""
-    validation_table_path: Path
-    """The same validation rows before encoding (Parquet), in the order that the column
-    ``example`` of ``validation_path`` counts; the metric needs their targets."""
+    """The model to start from: a folder with config, weights and tokenizer."""
     run_dir: Path
     """The run's folder, which all workers see: checkpoints, best model, artifacts."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        TrainingSpec._kinds[cls.job] = cls
+
+    @abstractmethod
+    def workload(self, gang: Gang, micro_batches: int) -> Workload:
+        """Open the data and make ready what one worker trains."""
+
+    def parsed_recipe(self) -> TrainingRecipe:
+        """The recipe, typed."""
+        return cast(TrainingRecipe, parse_recipe(self.recipe))
 
     def to_json(self) -> str:
         """This spec as JSON."""
         return json.dumps(asdict(self), default=str, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str) -> TrainingSpec:
         """The spec that :meth:`to_json` wrote."""
         values = json.loads(text)
-        paths = {name: Path(values[name]) for name in values if name.endswith(("_dir", "_path"))}
-        return cls(**{**values, **paths})
+        paths = {
+            name: Path(value)
+            for name, value in values.items()
+            if name.endswith(("_dir", "_path")) and value is not None
+        }
+        return cls._kinds[values["recipe"]["job"]](**{**values, **paths})
+
+
+def step_size(run_dir: Path, wanted: int, *, write: bool) -> int:
+    """Micro-batches of one step of a run: decided at its first start and kept.
+
+    Args:
+        run_dir: The run's folder.
+        wanted: What the recipe asks for; counts only at the first start.
+        write: Whether to keep it; on one worker only.
+    """
+    path = run_dir / "step-size.json"
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["micro_batches"])
+    except FileNotFoundError:
+        if write:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"micro_batches": wanted})
+        return wanted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posterion._exceptions import RequestError
 from posterion.training._checkpoints import Checkpoint, CheckpointStore, write_durably
 from posterion.training._collectives import barrier, from_rank_zero
 from posterion.training._early_stopping import BestTracker
@@ -16,14 +15,13 @@ from posterion.training._engine import Engine
 from posterion.training._fingerprint import require_same
 from posterion.training._gang import Gang
 from posterion.training._history import History
-from posterion.training._random import load_random_state, save_random_state
 
 TRAINER_FILE = "trainer.json"
 
 
 @dataclass
 class TrainerState:
-    """Where the training stands. Sampler position and learning rate follow from ``step``."""
+    """Where the training stands. Data, random numbers and learning rate follow from ``step``."""
 
     tracker: BestTracker
     history: History
@@ -46,12 +44,10 @@ def save_checkpoint(
     barrier(gang)
     partial = store.partial_path(state.step)
     engine.save(partial)
-    save_random_state(_random_path(partial, gang.rank), gang.device)
     if gang.rank == 0:
         content = {
             "step": state.step,
             "stopped_early": state.stopped_early,
-            "world_size": gang.world_size,
             "tracker": state.tracker.to_dict(),
             "history": state.history.to_dict(),
             "identity": identity,
@@ -75,8 +71,7 @@ def load_newest(
         Where it stands, or None when there is no valid checkpoint.
 
     Raises:
-        RequestError: The checkpoint belongs to another recipe, other data or another number
-            of workers.
+        RequestError: The checkpoint belongs to another recipe or other data.
     """
     newest = store.newest_valid() if gang.rank == 0 else None
     step = int(from_rank_zero(-1 if newest is None else newest.step, gang))
@@ -84,15 +79,8 @@ def load_newest(
         return None
     path = store.path(step)
     content = json.loads((path / TRAINER_FILE).read_text(encoding="utf-8"))
-    if content["world_size"] != gang.world_size:
-        raise RequestError(
-            f"The checkpoint {path} was written by {content['world_size']} worker(s) and cannot be "
-            f"continued by {gang.world_size}: data order and optimizer shards belong to a number "
-            f"of workers. Set engine.workers to {content['world_size']}, or start a new run."
-        )
     require_same(content["identity"], identity, path)
     engine.load(path)
-    load_random_state(_random_path(path, gang.rank), gang.device)
     return TrainerState(
         tracker=BestTracker.from_dict(content["tracker"]),
         history=History.from_dict(content["history"]),
@@ -105,6 +93,3 @@ def checkpoint_bytes(checkpoint: Checkpoint) -> int:
     """Bytes on disk."""
     return sum(path.stat().st_size for path in checkpoint.path.rglob("*") if path.is_file())
 
-
-def _random_path(directory: Path, rank: int) -> Path:
-    return directory / f"random-{rank:05d}.safetensors"

@@ -12,9 +12,9 @@ import numpy as np
 
 from posterion.data import EncodedDataset, evaluation_batches
 from posterion.tasks import Task, combine_windows
-from posterion.training._batches import BatchLoader
 from posterion.training._collectives import sum_over_workers
 from posterion.training._gang import Gang
+from posterion.training.workloads._labelled import LabelledRows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +29,7 @@ class Evaluator:
         dataset: Its windows.
         table: Its rows before encoding.
         task: Loss, distribution and metrics.
-        loader: Of ``dataset``.
+        rows: Of ``dataset``.
         batch_tokens: Tokens of one batch, padding included.
         gang: The workers, who share the batches.
     """
@@ -40,13 +40,13 @@ class Evaluator:
         table: pa.Table,
         task: Task[Any, Any],
         *,
-        loader: BatchLoader,
+        rows: LabelledRows,
         batch_tokens: int,
         gang: Gang,
     ) -> None:
         self._table = table
         self._task = task
-        self._loader = loader
+        self._rows = rows
         self._gang = gang
         self._num_windows = len(dataset)
         self._example = dataset.table.column("example").to_numpy()
@@ -68,7 +68,7 @@ class Evaluator:
         try:
             with torch.no_grad():
                 for index, rows in enumerate([*self._batches, *self._idle_passes]):
-                    batch = self._loader.load(rows)
+                    batch = self._rows.batch(rows).to(self._gang.device)
                     logits = engine.forward(batch.input_ids, batch.attention_mask)
                     if outputs is None:
                         outputs = np.zeros((self._num_windows, logits.shape[1] + 1))

@@ -1,0 +1,5 @@
+"""What can be trained, one module per job."""
+
+from posterion.training.workloads.finetune import FinetuneSpec
+
+__all__ = ["FinetuneSpec"]
