@@ -22,7 +22,9 @@ ENCODING_FORMAT = 1
 """Raised when the meaning of cached encodings changes."""
 
 
-def find_model(recipe: FinetuneRecipe, registry: Registry | None, folder: RunFolder) -> dict[str, Any]:
+def find_model(
+    recipe: FinetuneRecipe, registry: Registry | None, folder: RunFolder
+) -> dict[str, Any]:
     """Find the model to start from, once for all submissions of the run.
 
     A model whose tokenizer is elsewhere, as that of a ``new:`` one is, is put together with it in
@@ -59,7 +61,9 @@ def _pinned(source: str, registry: Registry | None) -> str:
     return source
 
 
-def _put_together(recipe: FinetuneRecipe, source: str, registry: Registry | None, directory: Path) -> None:
+def _put_together(
+    recipe: FinetuneRecipe, source: str, registry: Registry | None, directory: Path
+) -> None:
     """Write a model with the recipe's tokenizer; ``new:`` ones get random weights that fit it."""
     from posterion.models import load_encoder, resolve_model, resolve_tokenizer, save_encoder
     from posterion.text import Tokenizer

@@ -116,7 +116,9 @@ def run(
     )
 
 
-def _spec(recipe: FinetuneRecipe, task: Task[Any, Any], folder: RunFolder, model: Any, encoded: Any) -> Any:
+def _spec(
+    recipe: FinetuneRecipe, task: Task[Any, Any], folder: RunFolder, model: Any, encoded: Any
+) -> Any:
     from posterion.training import FinetuneSpec
 
     return FinetuneSpec(

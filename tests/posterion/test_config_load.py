@@ -9,8 +9,8 @@ from pydantic import Field
 from posterion import ConfigError, Problem
 from posterion.config import (
     EngineSection,
-    LastLayersPooling,
     FinetuneRecipe,
+    LastLayersPooling,
     Section,
     did_you_mean,
     dump_yaml,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from posterion import ConfigError
-from posterion.config import PlatformSettings, FinetuneRecipe, Section, dump_yaml, load, parse
+from posterion.config import FinetuneRecipe, PlatformSettings, Section, dump_yaml, load, parse
 
 NAMES = ["job", "task", "kind", "data", "source", "model", "epochs", "betas", "engine", "test"]
 KEYS = st.sampled_from(NAMES) | st.text(max_size=8)

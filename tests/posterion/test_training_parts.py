@@ -97,7 +97,9 @@ def test_differences_are_named_with_both_values():
 def test_spec_travels_as_json(tmp_path: Path):
     paths = ("model_dir", "train_path", "validation_path", "validation_table_path", "run_dir")
     spec = FinetuneSpec(
-        recipe={"job": "finetune"}, task_state={"mean": 0.5}, **{name: tmp_path / name for name in paths}
+        recipe={"job": "finetune"},
+        task_state={"mean": 0.5},
+        **{name: tmp_path / name for name in paths},
     )
     assert TrainingSpec.from_json(spec.to_json()) == spec
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from posterion import DataError
-from posterion.config import Home, FinetuneRecipe
+from posterion.config import FinetuneRecipe, Home
 from posterion.inference import Predictor, manifest_digest, verify_manifest
 from posterion_jobs import finetune
 from posterion_jobs._runs import RunFolder, RunRecord

@@ -183,7 +183,9 @@ def _wanted(name: str, format_name: str | None, overrides: tuple[str, ...]) -> _
     return _Wanted(section.source, format_name or section.format, dict(section.rename), recipe)
 
 
-def _check_recipe(recipe: FinetuneRecipe, table: pa.Table, payload: dict[str, Any]) -> ValidationReport:
+def _check_recipe(
+    recipe: FinetuneRecipe, table: pa.Table, payload: dict[str, Any]
+) -> ValidationReport:
     """Check against the recipe's task; draw the parts if rows allow."""
     from posterion.data import load_splits, repeated_rows, validate
     from posterion.tasks import create_task

@@ -37,9 +37,7 @@ def load(model: type[S] | Variants[S], path: Path, *, overrides: Sequence[str] =
     return _validated(model, read_document(Path(path), os.environ), overrides)
 
 
-def parse(
-    model: type[S] | Variants[S], values: Mapping[str, Any], *, source: str = ""
-) -> S:
+def parse(model: type[S] | Variants[S], values: Mapping[str, Any], *, source: str = "") -> S:
     """Validate values that are at hand already; ``${NAME}`` in them is plain text.
 
     Args:
@@ -87,9 +85,7 @@ def fingerprint(section: Section) -> str:
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
 
-def _validated(
-    kind: type[S] | Variants[S], document: Document, overrides: Sequence[str]
-) -> S:
+def _validated(kind: type[S] | Variants[S], document: Document, overrides: Sequence[str]) -> S:
     model: Any = kind.of(document.values, overrides) if isinstance(kind, Variants) else kind
     apply_overrides(document, overrides, os.environ, _shorthands(model))
     found = list(document.problems)

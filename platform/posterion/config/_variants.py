@@ -51,9 +51,9 @@ class Variants(Generic[S]):
 
     def _unknown(self) -> type[Section]:
         kinds = Literal[tuple(sorted(self.models))]  # type: ignore[valid-type]
-        return create_model(
-            "File", __base__=_Anything, **{self.field: (kinds, ...)}  # type: ignore[call-overload]
-        )
+        fields: dict[str, Any] = {self.field: (kinds, ...)}
+        model: type[Section] = create_model("File", __base__=_Anything, **fields)
+        return model
 
 
 class _Anything(Section):

@@ -260,7 +260,7 @@ class EngineSection(Section):
     @property
     def most_workers(self) -> int:
         """The largest number of workers that may share a step."""
-        return max(1, self.workers)
+        return max(1, self.max_workers)
 
     @property
     def min_workers(self) -> int:

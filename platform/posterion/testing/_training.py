@@ -8,10 +8,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from posterion.config import FinetuneRecipe
 from posterion.testing._tiny import TINY_WORDS, tiny_model
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def tiny_training(
     from posterion.text import Tokenizer
     from posterion.training import FinetuneSpec
 
-    recipe = parse_recipe(tiny_recipe(overrides))
+    recipe = cast(FinetuneRecipe, parse_recipe(tiny_recipe(overrides)))
     model_dir = tiny_model(directory / "encoder", architecture)
     train, validation = _texts(num_texts, seed=0), _texts(num_texts // 3, seed=1)
     task = create_task(recipe.task)

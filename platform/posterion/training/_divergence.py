@@ -1,8 +1,8 @@
 """When a loss has left all bounds, and how a run goes on after that.
 
-A run that diverged goes back to its last checkpoint and takes the same rows again at a lower learning
-rate. Going back is written down at once, so that a run that is killed afterwards still goes on
-as decided.
+A run that diverged goes back to its last checkpoint and takes the same rows again at a lower
+learning rate. Going back is written down at once, so that a run that is killed afterwards still
+goes on as decided.
 """
 
 from __future__ import annotations

@@ -25,9 +25,7 @@ from posterion.training._gang import Gang
 from posterion.training._groups import ParameterGroup
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from posterion.models import TextModel
+    from torch import Tensor, nn
 
 CHECKPOINT_TAG = "engine"
 """Folder of DeepSpeed's own files inside a checkpoint."""
@@ -49,7 +47,7 @@ class Engine:
 
     def __init__(
         self,
-        model: TextModel,
+        model: nn.Module,
         groups: Sequence[ParameterGroup],
         *,
         engine: EngineSection,
@@ -109,9 +107,9 @@ class Engine:
         return config
 
     @property
-    def model(self) -> TextModel:
+    def model(self) -> nn.Module:
         """The model, for evaluation; its weights are in the working precision."""
-        model: TextModel = self._engine.module
+        model: nn.Module = self._engine.module
         return model
 
     @property
@@ -119,10 +117,9 @@ class Engine:
         """What DeepSpeed divides summed gradients by; losses are multiplied by it beforehand."""
         return 1.0 if self._flat_gradients else float(self._gang.world_size)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Logits of one micro-batch. Shapes: (B, L), (B, L) -> (B, O)."""
-        logits: Tensor = self._engine(input_ids, attention_mask)
-        return logits
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the model gives for these inputs."""
+        return self._engine(*args, **kwargs)
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of one micro-batch's loss."""
@@ -165,7 +162,7 @@ class Engine:
         with quiet():
             self._engine.load_checkpoint(str(directory), tag=CHECKPOINT_TAG)
 
-    def full_precision_model(self) -> TextModel | None:
+    def full_precision_model(self) -> nn.Module | None:
         """The model with its fp32 master weights, gathered from all workers.
 
         Every worker must call this; rank 0 gets the model, the others None.

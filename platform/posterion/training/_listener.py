@@ -152,8 +152,8 @@ class NullListener:
 class JsonLinesListener:
     """Appends one JSON object per event to a file, for whoever follows the run.
 
-    Every line has ``event`` (``start``, ``step``, ``evaluation``, ``checkpoint``, ``rollback``) and ``time``
-    (seconds since the epoch, UTC).
+    Every line has ``event`` (``start``, ``step``, ``evaluation``, ``checkpoint``, ``rollback``) and
+    ``time`` (seconds since the epoch, UTC).
     """
 
     def __init__(self, path: Path) -> None:

@@ -322,7 +322,9 @@ class _Loop:
     def _eta(self) -> float:
         total, step = self._workload.course.total_steps, self._state.step
         every = self._recipe.evaluation.every_steps
-        pauses = (total - step) / every if every else self._workload.course.epochs * (1 - step / total)
+        pauses = (
+            (total - step) / every if every else self._workload.course.epochs * (1 - step / total)
+        )
         return self._setup.meter.eta(total - step, math.ceil(pauses))
 
     def _evaluate(self) -> None:

@@ -32,9 +32,8 @@ class Profile:
             self._end()
 
     def _begin(self) -> None:
-        from torch.profiler import ProfilerActivity, profile
-
         import torch
+        from torch.profiler import ProfilerActivity, profile
 
         activities = [ProfilerActivity.CPU]
         if torch.cuda.is_available():

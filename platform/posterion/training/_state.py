@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from posterion.training._checkpoints import Checkpoint, CheckpointStore, write_durably
@@ -92,4 +91,3 @@ def load_newest(
 def checkpoint_bytes(checkpoint: Checkpoint) -> int:
     """Bytes on disk."""
     return sum(path.stat().st_size for path in checkpoint.path.rglob("*") if path.is_file())
-

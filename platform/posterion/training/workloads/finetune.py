@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -13,7 +13,7 @@ import numpy as np
 from posterion.config import FinetuneRecipe
 from posterion.data import EncodedDataset
 from posterion.tasks import create_task, save_task_model
-from posterion.training._course import LengthCourse, RowIndices, StepPlan
+from posterion.training._course import Course, LengthCourse, RowIndices, StepPlan
 from posterion.training._engine import Engine
 from posterion.training._gang import Gang
 from posterion.training._groups import ParameterGroup, parameter_groups
@@ -52,7 +52,7 @@ class FinetuneSpec(TrainingSpec):
 class Finetuning:
     """The workload of one worker; see :class:`~posterion.training._workload.Workload`."""
 
-    part_names = ()
+    part_names: Sequence[str] = ()
 
     def __init__(self, spec: FinetuneSpec, gang: Gang, micro_batches: int) -> None:
         import pyarrow.parquet as pq
@@ -81,7 +81,7 @@ class Finetuning:
             batch_tokens=recipe.optimization.batch_tokens,
             gang=gang,
         )
-        self.course = LengthCourse(
+        self.course: Course = LengthCourse(
             self._train,
             optimization=recipe.optimization,
             micro_batches=micro_batches,
@@ -92,7 +92,7 @@ class Finetuning:
         self.num_rows = len(self._train)
         self.num_tokens = int(self._train.lengths.sum())
         self.num_validation_rows = len(validation)
-        self.identity = self._identity()
+        self.identity: Mapping[str, Any] = self._identity()
         self._flops_of = np.zeros(0)
 
     def _identity(self) -> dict[str, Any]:
