@@ -5,10 +5,9 @@ Shape legend: N examples, W windows, B rows of a batch, L tokens, S samples, O o
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,13 +23,14 @@ from posterion.inference._artifact import (
     verify_manifest,
 )
 from posterion.tasks import TaskModel, combine_windows, read_task_model
-from posterion.trust import Calibration, Prediction, posterior_logits
+from posterion.trust import Calibration, Prediction
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from posterion.models import TextModel
     from posterion.text import Tokenizer
+    from posterion.trust.posteriors import Posterior
 
 Tokens = NDArray[np.int32]
 
@@ -69,8 +69,11 @@ class Predictor:
         name: str = "",
         precision: str = "fp32",
         device: str | None = None,
+        posterior: Callable[[TextModel], Posterior] | None = None,
     ) -> None:
         import torch
+
+        from posterion.trust.posteriors import McDropout, Point
 
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision {precision!r} is neither 'fp32' nor 'bf16'")
@@ -85,10 +88,14 @@ class Predictor:
         self.model = model.to(device=self._device, dtype=self._dtype).eval()
         if self._device.type == "cpu":
             self.model.pack_weights()
-        # Dropout turns layers to training mode and draws from the global generator: one
-        # thread at a time. A point pass changes nothing, so threads need not wait.
-        samples = settings.posterior != "point"
-        self._lock: AbstractContextManager[Any] = threading.Lock() if samples else nullcontext()
+        self.posterior: Posterior
+        """What is asked for outputs; made last, on the model as it is computed with."""
+        if posterior is not None:
+            self.posterior = posterior(self.model)
+        elif settings.posterior == "mc_dropout":
+            self.posterior = McDropout(self.model, samples=settings.samples)
+        else:
+            self.posterior = Point(self.model)
         self._example_model = self.task.request_model()
 
     @classmethod
@@ -145,13 +152,18 @@ class Predictor:
     ) -> Self:
         """Read a bare ``model/`` folder, such as a run's best model before calibration.
 
+        A ``posterior.safetensors`` in it (see :func:`~posterion.trust.posteriors.save_posterior`)
+        is the model's posterior, whatever its settings say.
+
         Raises:
             ArtifactError: Something is missing or damaged.
         """
         from posterion.models import TextModel
         from posterion.text import Tokenizer
+        from posterion.trust.posteriors import POSTERIOR_FILE, load_posterior
 
         settings = read_task_model(model_dir)
+        posterior_path = model_dir / POSTERIOR_FILE
         return cls(
             model=TextModel.load(model_dir),
             tokenizer=Tokenizer.load(model_dir),
@@ -160,6 +172,7 @@ class Predictor:
             name=name,
             precision=precision,
             device=device,
+            posterior=partial(load_posterior, posterior_path) if posterior_path.exists() else None,
         )
 
     def encode(self, examples: Sequence[Mapping[str, Any]]) -> list[EncodedExample]:
@@ -269,8 +282,9 @@ class Predictor:
 
         from posterion.data import pad
 
-        samples = 1 if self._settings.posterior == "point" else self._settings.samples
-        logits = np.empty((samples, len(windows), self.task.num_outputs), dtype=np.float32)
+        logits = np.empty(
+            (self.posterior.samples, len(windows), self.task.num_outputs), dtype=np.float32
+        )
         spare_tokens = 0 if self._dtype == torch.float32 else SPARE_TOKENS
         for rows in _batches(windows, batch_tokens, spare_tokens):
             input_ids, mask = pad([windows[row] for row in rows], self.tokenizer.pad_id)
@@ -278,9 +292,7 @@ class Predictor:
                 input_ids.to(self._device),
                 None if mask is None else mask.to(self._device),
             )
-            with self._lock:
-                outputs = posterior_logits(self.model, batch, self._settings.posterior, samples)
-            logits[:, rows] = outputs.cpu().numpy()
+            logits[:, rows] = self.posterior.sample(batch).cpu().numpy()
         return logits
 
     def _predictions(self, distribution: Any) -> list[Prediction]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -185,21 +185,40 @@ class TextModel(nn.Module):
         Raises:
             ValueError: The batch is longer than the encoder has positions.
         """
+        return cast(Tensor, self.head(self.features(input_ids, attention_mask)))
+
+    def features(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
+    ) -> Tensor:
+        """One vector per text: what the head sees.
+
+        Args:
+            input_ids: (B, L).
+            attention_mask: (B, L), non-zero at real tokens; ``None``: all are.
+            **options: Handed to the encoder, e.g. ``head_mask``; with ``inputs_embeds``, (B, L, C),
+                these word vectors take the place of those of ``input_ids``.
+
+        Returns:
+            (B, D).
+
+        Raises:
+            ValueError: The batch is longer than the encoder has positions.
+        """
         encoder = self.encoder
         limit = encoder.max_tokens(self.config)
         if limit is not None and input_ids.shape[1] > limit:
             raise ValueError(
                 f"{input_ids.shape[1]} tokens are too long: the model reads at most {limit}"
             )
-        output = encoder(
-            **encoder.text_inputs(input_ids, attention_mask),
-            output_hidden_states=self.pooling.reads_layers,
-        )
+        inputs = {**encoder.text_inputs(input_ids, attention_mask), **options}
+        if "inputs_embeds" in options:
+            inputs["input_ids"] = None
+        output = encoder(**inputs, output_hidden_states=self.pooling.reads_layers)
         if self.uses_pooler:
-            return cast(Tensor, self.head(output.pooler_output))
+            return cast(Tensor, output.pooler_output)
         states = output.hidden_states if self.pooling.reads_layers else (output.last_hidden_state,)
         mask = None if attention_mask is None else attention_mask != 0
-        return cast(Tensor, self.head(self.pooling(states, mask)))
+        return cast(Tensor, self.pooling(states, mask))
 
     def layer_of(self, parameter_name: str) -> int:
         """Depth of a parameter: 0 embeddings, 1 ... n layers, n + 1 pooler, pooling and head."""

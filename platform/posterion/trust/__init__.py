@@ -14,7 +14,6 @@ from posterion.trust._distribution import (
 from posterion.trust._isotonic import IsotonicCalibration
 from posterion.trust._mondrian import MondrianRegression, bands
 from posterion.trust._pictures import coverage_diagram, reliability_diagram, residual_diagram
-from posterion.trust._posterior import posterior_logits, token_seed
 from posterion.trust._prediction import Prediction
 from posterion.trust._quantile_regression import ConformalQuantiles
 from posterion.trust._recalibration import RegressionRecalibration
@@ -48,9 +47,7 @@ __all__ = [
     "bands",
     "coverage_diagram",
     "gaussian_within",
-    "posterior_logits",
     "reliability_diagram",
     "residual_diagram",
     "selective_risk_bound",
-    "token_seed",
 ]
