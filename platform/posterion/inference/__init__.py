@@ -8,17 +8,31 @@ from posterion.inference._artifact import (
     write_model_dir,
 )
 from posterion.inference._card import CardFacts, Figure, card_text, measure
+from posterion.inference._explain import (
+    Counterfactual,
+    Explanation,
+    Faithfulness,
+    counterfactual,
+    explain,
+    faithfulness,
+)
 from posterion.inference._predictor import EncodedExample, Predictor
 from posterion.trust import Prediction
 
 __all__ = [
     "CardFacts",
+    "Counterfactual",
     "EncodedExample",
+    "Explanation",
+    "Faithfulness",
     "Figure",
     "Prediction",
     "Predictor",
     "assemble_version",
     "card_text",
+    "counterfactual",
+    "explain",
+    "faithfulness",
     "manifest_digest",
     "measure",
     "verify_manifest",
