@@ -195,3 +195,10 @@ def test_coverage_by_slice():
 
 def test_sharpness_is_the_root_mean_variance():
     assert metrics.sharpness([3.0, 4.0]) == pytest.approx(math.sqrt(12.5))
+
+
+def test_sharpness_of_slices():
+    scale, slices = [1.0, 3.0, 2.0], ["b", "a", "b"]
+    assert metrics.sharpness_by_slice(scale, slices) == pytest.approx({"a": 3.0, "b": 2.5**0.5})
+    with pytest.raises(ValueError, match="2 slices for 3"):
+        metrics.sharpness_by_slice(scale, slices[:2])

@@ -157,6 +157,8 @@ _TRUST_FIGURES = {
     "mean_confidence": "Mean confidence",
     "right": "Share of right answers",
     "confidence_ece": "Calibration error of the confidence",
+    "auroc_of_error": "Chance that a right answer has more confidence than a wrong one",
+    "aurc": "Share of wrong answers, mean over all thresholds of confidence",
     "coverage": "Share of observed values within their interval",
     "interval_width": "Mean width of intervals",
 }

@@ -28,6 +28,7 @@ from posterion.metrics._forecast import (
     coverage_by_slice,
     crps_samples,
     sharpness,
+    sharpness_by_slice,
 )
 from posterion.metrics._groups import group_accuracy
 from posterion.metrics._overlap import (
@@ -121,6 +122,7 @@ __all__ = [
     "rouge_l",
     "rouge_words",
     "sharpness",
+    "sharpness_by_slice",
     "spearman",
     "squad_exact",
     "squad_f1",

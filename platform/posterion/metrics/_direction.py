@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 _LESS_IS_BETTER = frozenset(
-    {"brier", "confidence_ece", "crps", "ece", "interval_width", "loss", "mae", "nll", "rmse"}
+    {
+        "aurc",
+        "brier",
+        "confidence_ece",
+        "crps",
+        "ece",
+        "interval_width",
+        "loss",
+        "mae",
+        "nll",
+        "rmse",
+    }
 )
 _GREATER_IS_BETTER = frozenset(
     {

@@ -57,6 +57,26 @@ def sharpness(scale: ArrayLike) -> float:
     return float(np.sqrt(np.mean(sigma**2)))
 
 
+def sharpness_by_slice(scale: ArrayLike, slices: Sequence[str]) -> dict[str, float]:
+    """:func:`sharpness` of every slice.
+
+    Args:
+        scale: Standard deviations. Shape: (N,).
+        slices: Slice of every example. Length N.
+
+    Returns:
+        By slice, in alphabetical order.
+
+    Raises:
+        ValueError: No examples, or lengths that differ.
+    """
+    (sigma,) = vectors(scale)
+    if len(slices) != len(sigma):
+        raise ValueError(f"{len(slices)} slices for {len(sigma)} examples")
+    names = np.asarray(slices, dtype=np.str_)
+    return {str(name): sharpness(sigma[names == name]) for name in np.unique(names)}
+
+
 @dataclass(frozen=True)
 class SliceCoverage:
     """How often intervals or sets hold the truth in one slice of the data."""

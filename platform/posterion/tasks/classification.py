@@ -25,6 +25,7 @@ from posterion.trust import (
     TemperatureScaling,
     Uncalibrated,
     answer_confidence,
+    confidence_figures,
 )
 
 if TYPE_CHECKING:
@@ -269,15 +270,8 @@ class Classification(TextTask[ClassificationOptions, ClassificationDistribution]
         calibration: Calibration,
     ) -> dict[str, float]:
         """See :meth:`Task.evaluate_trust`."""
-        from posterion import metrics
-
         _, confidence = self._calibrated(distribution, calibration)
-        right = self._right(distribution, self._truth(table))
-        return {
-            "mean_confidence": float(confidence.mean()),
-            "right": float(right.mean()),
-            "confidence_ece": metrics.ece(confidence, right),
-        }
+        return confidence_figures(confidence, self._right(distribution, self._truth(table)))
 
     def pictures(
         self,
@@ -286,13 +280,13 @@ class Classification(TextTask[ClassificationOptions, ClassificationDistribution]
         calibration: Calibration,
         out_dir: Path,
     ) -> list[Path]:
-        """``reliability.png``; see :meth:`Task.pictures`."""
-        from posterion.trust import reliability_diagram
+        """``reliability.png`` and ``risk_coverage.png``; see :meth:`Task.pictures`."""
+        from posterion.trust import confidence_pictures
 
         _, confidence = self._calibrated(distribution, calibration)
         right = self._right(distribution, self._truth(table))
         title = "The whole label set is right" if self.options.multi_label else "The label is right"
-        return [reliability_diagram(out_dir / "reliability.png", confidence, right, title=title)]
+        return confidence_pictures(out_dir, confidence, right, title=title)
 
     def prediction_columns(
         self, distribution: ClassificationDistribution, calibration: Calibration

@@ -22,6 +22,7 @@ from posterion.trust import (
     Prediction,
     RegressionDistribution,
     Uncalibrated,
+    confidence_figures,
     gaussian_within,
 )
 
@@ -250,11 +251,7 @@ class Regression(TextTask[RegressionOptions, RegressionDistribution]):
         target = self._targets(table)
         confidence = self._confidence(distribution, calibration)
         right = self._right(distribution, target, calibration)
-        figures = {
-            "mean_confidence": float(confidence.mean()),
-            "right": float(right.mean()),
-            "confidence_ece": metrics.ece(confidence, right),
-        }
+        figures = confidence_figures(confidence, right)
         intervals = self._interval(distribution, calibration)
         if intervals is not None:
             lower, upper = intervals.T
@@ -269,7 +266,7 @@ class Regression(TextTask[RegressionOptions, RegressionDistribution]):
         calibration: Calibration,
         out_dir: Path,
     ) -> list[Path]:
-        """``reliability.png``, ``coverage.png``, ``residuals.png``; see :meth:`Task.pictures`."""
+        """Reliability, risk, coverage of intervals, residuals; see :meth:`Task.pictures`."""
         from posterion import metrics, trust
 
         target = self._targets(table)
@@ -281,8 +278,8 @@ class Regression(TextTask[RegressionOptions, RegressionDistribution]):
             levels = calibration.probability_within(distribution, error)
         tolerance = self._tolerance_of(calibration)
         return [
-            trust.reliability_diagram(
-                out_dir / "reliability.png",
+            *trust.confidence_pictures(
+                out_dir,
                 self._confidence(distribution, calibration),
                 self._right(distribution, target, calibration),
                 title=f"Within {tolerance:.3g} of the observed value",

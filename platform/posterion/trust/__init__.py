@@ -3,6 +3,7 @@
 from posterion.trust._beta import BetaCalibration
 from posterion.trust._calibration import Calibration, Uncalibrated
 from posterion.trust._class_calibration import ClassCalibration
+from posterion.trust._confidence import confidence_figures, confidence_pictures
 from posterion.trust._conformal import ConformalRegression, gaussian_within
 from posterion.trust._conformal_sets import ConformalSets, Raps
 from posterion.trust._cross_conformal import CrossConformalRegression
@@ -13,7 +14,13 @@ from posterion.trust._distribution import (
 )
 from posterion.trust._isotonic import IsotonicCalibration
 from posterion.trust._mondrian import MondrianRegression, bands
-from posterion.trust._pictures import coverage_diagram, reliability_diagram, residual_diagram
+from posterion.trust._pictures import (
+    coverage_diagram,
+    faithfulness_diagram,
+    reliability_diagram,
+    residual_diagram,
+    risk_coverage_diagram,
+)
 from posterion.trust._prediction import Prediction
 from posterion.trust._quantile_regression import ConformalQuantiles
 from posterion.trust._recalibration import RegressionRecalibration
@@ -45,9 +52,13 @@ __all__ = [
     "VectorScaling",
     "answer_confidence",
     "bands",
+    "confidence_figures",
+    "confidence_pictures",
     "coverage_diagram",
+    "faithfulness_diagram",
     "gaussian_within",
     "reliability_diagram",
     "residual_diagram",
+    "risk_coverage_diagram",
     "selective_risk_bound",
 ]

@@ -6,6 +6,7 @@ thread may draw.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +164,81 @@ def residual_diagram(
     right.hist(y - p, bins=40, color=BLUE, alpha=0.75)
     right.axvline(0.0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     right.set(xlabel="observed - predicted", ylabel="examples")
+    return _save(figure, path)
+
+
+def risk_coverage_diagram(
+    path: Path,
+    confidence: ArrayLike,
+    right: ArrayLike,
+    *,
+    title: str = "Answering only the surest",
+) -> Path:
+    """Share of wrong answers against the share of examples answered, the surest first.
+
+    Beside it the best order of the same answers, and one that knows nothing.
+
+    Args:
+        path: PNG file to write.
+        confidence: Higher is surer. Shape: (N,).
+        right: 0 or 1. Shape: (N,).
+        title: Heading.
+
+    Returns:
+        The file.
+    """
+    from posterion.metrics import aurc, auroc_of_error, risk_coverage_curve
+
+    wrong = 1.0 - np.asarray(right, dtype=np.float64)
+    curve, best = risk_coverage_curve(confidence, wrong), risk_coverage_curve(-wrong, wrong)
+    figure, (axes,) = _figure(title)
+    axes.axhline(wrong.mean(), color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="any order")
+    axes.plot(best.coverage, best.risk, color=ORANGE, linewidth=1.2, label="best order")
+    axes.plot(curve.coverage, curve.risk, color=BLUE, linewidth=1.6, label="by confidence")
+    knows = auroc_of_error(confidence, right)
+    told = "undefined" if np.isnan(knows) else f"{knows:.3f}"
+    _note(
+        axes,
+        f"{len(wrong):,} examples\narea {aurc(confidence, wrong):.3f}\nAUROC of error {told}",
+    )
+    axes.set(
+        xlim=(0, 1),
+        ylim=(0, max(1.15 * float(curve.risk.max()), 0.02)),
+        xlabel="share of examples answered",
+        ylabel="share of wrong answers among them",
+    )
+    axes.legend(frameon=False, loc="upper left", fontsize=9)
+    return _save(figure, path)
+
+
+def faithfulness_diagram(
+    path: Path,
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    *,
+    title: str = "Do explanations hold?",
+) -> Path:
+    """Deletion and insertion curves of several explanations.
+
+    Args:
+        path: PNG file to write.
+        curves: By method, drops by the share of words removed and kept: each rises or falls over
+            evenly spaced shares from 0 to 1. Shapes: (K,), (K,).
+        title: Heading.
+
+    Returns:
+        The file.
+    """
+    figure, (left, right) = _figure(title, columns=2, size=(8.6, 4.4))
+    colours = (BLUE, ORANGE, INK, MUTED)
+    for index, (name, (deletion, insertion)) in enumerate(curves.items()):
+        colour = colours[index % len(colours)]
+        for axes, values in ((left, deletion), (right, insertion)):
+            drops = np.asarray(values, dtype=np.float64)
+            shares = np.linspace(0.0, 1.0, len(drops))
+            axes.plot(shares, drops, color=colour, linewidth=1.6, label=name)
+    left.set(xlabel="share of words removed", ylabel="drop of the answer", xlim=(0, 1))
+    right.set(xlabel="share of words kept", xlim=(0, 1))
+    left.legend(frameon=False, loc="upper left", fontsize=9)
     return _save(figure, path)
 
 
