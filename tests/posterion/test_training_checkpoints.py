@@ -13,7 +13,7 @@ from posterion.training._checkpoints import MANIFEST, CheckpointStore, verify, w
 def write(store: CheckpointStore, step: int) -> Path:
     partial = store.begin(step)
     (partial / "engine").mkdir()
-    (partial / "engine" / "weights.pt").write_bytes(bytes([step % 256]) * 1000)
+    (partial / "engine" / "part-00000.safetensors").write_bytes(bytes([step % 256]) * 1000)
     (partial / "trainer.json").write_text(json.dumps({"step": step}))
     return store.commit(step).path
 
@@ -82,7 +82,7 @@ def test_damaged_is_skipped_with_the_reason(
     store: CheckpointStore, caplog: pytest.LogCaptureFixture, damage, reason: str
 ):
     write(store, 1)
-    damage(write(store, 2) / "engine" / "weights.pt")
+    damage(write(store, 2) / "engine" / "part-00000.safetensors")
     with caplog.at_level(logging.WARNING):
         newest = store.newest_valid()
     assert newest is not None

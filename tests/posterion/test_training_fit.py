@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -219,13 +220,41 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(
     whole = train(tmp_path / "whole")
     train(tmp_path / "damaged")
     newest = max((tmp_path / "damaged" / "run" / "checkpoints").iterdir())
-    victim = next(newest.rglob("*.pt"))
+    victim = next(newest.rglob("part-*.safetensors"))
     victim.write_bytes(victim.read_bytes()[:-100])
     with caplog.at_level(logging.WARNING):
         again = train(tmp_path / "damaged")
     assert "checkpoint skipped" in caplog.text
     assert again.resumed_from is not None
     assert again.resumed_from < again.steps
+    assert_identical(whole, again)
+
+
+class DiskFull(Recorder):
+    """From the second evaluation on, no file may hold more than a few kilobytes."""
+
+    def on_evaluation(self, report: EvaluationReport) -> None:
+        super().on_evaluation(report)
+        if len(self.evaluations) == 2:
+            limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limit[1]))
+
+
+def test_disk_full_ends_the_run_and_loses_nothing(tmp_path: Path):
+    whole = train(tmp_path / "whole")
+    recorder, before = DiskFull(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(WorkError) as caught:
+            train(tmp_path / "full", listener=recorder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "could not be written: " in str(caught.value)
+    assert "File too large" in str(caught.value)
+    assert "Earlier ones are untouched" in str(caught.value)
+    (kept,) = (tmp_path / "full" / "run" / "checkpoints").iterdir()
+    assert kept == recorder.checkpoints[0].path
+    again = train(tmp_path / "full")
+    assert again.resumed_from == recorder.checkpoints[0].step
     assert_identical(whole, again)
 
 
@@ -311,9 +340,9 @@ def test_clipping_limits_the_update(tmp_path: Path):
     for limit in (1e-3, 0.0):
         directory = tmp_path / str(limit)
         train(directory, {"optimization.gradient_clipping": limit, "optimization.max_steps": 1})
-        path = next((directory / "run" / "checkpoints").rglob("mp_rank_00_model_states.pt"))
-        state = torch.load(path, weights_only=True)["optimizer"]["state"]
-        moments.append(math.sqrt(sum(float(s["exp_avg"].square().sum()) for s in state.values())))
+        state = load_file(next((directory / "run" / "checkpoints").rglob("part-*.safetensors")))
+        squares = [v.square().sum() for key, v in state.items() if key.startswith("exp_avg/")]
+        moments.append(math.sqrt(float(sum(squares))))
     clipped, free = moments
     assert clipped == pytest.approx(0.1 * 1e-3, rel=1e-2)
     assert free > 10 * clipped

@@ -1,14 +1,18 @@
-"""What a checkpoint holds beside DeepSpeed's own files."""
+"""What a checkpoint holds beside the engine's files."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from posterion._exceptions import WorkError
 from posterion.training._checkpoints import Checkpoint, CheckpointStore, write_durably
-from posterion.training._collectives import barrier, from_rank_zero
+from posterion.training._collectives import from_rank_zero, sum_over_workers
 from posterion.training._early_stopping import BestTracker
 from posterion.training._engine import Engine
 from posterion.training._fingerprint import require_same
@@ -37,28 +41,59 @@ def save_checkpoint(
     identity: Mapping[str, Any],
     gang: Gang,
 ) -> Checkpoint:
-    """Write everything that a resumed run needs; every worker calls this."""
-    if gang.rank == 0:
-        store.begin(state.step)
-    barrier(gang)
+    """Write everything that a resumed run needs; every worker calls this.
+
+    Raises:
+        WorkError: A worker could not write; earlier checkpoints are untouched.
+    """
+    content = {
+        "step": state.step,
+        "stopped_early": state.stopped_early,
+        "tracker": state.tracker.to_dict(),
+        "history": state.history.to_dict(),
+        "identity": identity,
+    }
     partial = store.partial_path(state.step)
-    engine.save(partial)
-    if gang.rank == 0:
-        content = {
-            "step": state.step,
-            "stopped_early": state.stopped_early,
-            "tracker": state.tracker.to_dict(),
-            "history": state.history.to_dict(),
-            "identity": identity,
-        }
-        write_durably(partial / TRAINER_FILE, json.dumps(content).encode())
-        for script in partial.rglob("*.py"):
-            script.unlink()  # DeepSpeed's conversion scripts; a checkpoint holds no code
-    barrier(gang)
-    if gang.rank == 0:
-        store.commit(state.step)
-    barrier(gang)
+
+    def begin() -> None:
+        if gang.rank == 0:
+            store.begin(state.step)
+
+    def write() -> None:
+        engine.save(partial)
+        if gang.rank == 0:
+            write_durably(partial / TRAINER_FILE, json.dumps(content).encode())
+
+    def commit() -> None:
+        if gang.rank == 0:
+            store.commit(state.step)
+
+    for action in (begin, write, commit):
+        _on_every_worker(action, store, state.step, gang)
     return Checkpoint(store.path(state.step), state.step)
+
+
+def _on_every_worker(
+    action: Callable[[], None], store: CheckpointStore, step: int, gang: Gang
+) -> None:
+    """Do one part of writing a checkpoint, and fail on all workers when one fails."""
+    failure: Exception | None = None
+    try:
+        action()
+    except (OSError, WorkError) as error:
+        failure = error
+    marks = [float(failure is not None and rank == gang.rank) for rank in range(gang.world_size)]
+    failed = np.flatnonzero(sum_over_workers(marks, gang)).tolist()
+    if not failed:
+        return
+    if gang.rank == 0:
+        store.remove_partial()
+    free = shutil.disk_usage(store.directory.parent).free / 2**30
+    reason = failure or f"it failed on worker {', '.join(map(str, failed))}"
+    raise WorkError(
+        f"The checkpoint after step {step} could not be written: {reason}. Earlier ones are "
+        f"untouched. {free:.1f} GiB are free for {store.directory}; make room, then resume the run."
+    ) from failure
 
 
 def load_newest(
