@@ -7,6 +7,8 @@ Events and their fields beside ``time`` (seconds since the epoch, UTC):
 ``stage``       ``stage``, ``status``: begin, done, kept (done by an earlier submission);
                 ``seconds``, and what the stage found
 ``start``       what lies ahead of the training (:class:`posterion.training.Totals`)
+``workers``     ``from``, ``to``, ``why``: the training has another number of workers, or the
+                same number anew; ``nodes``: addresses of the machines that hold them
 ``step``        one optimizer step (:class:`posterion.training.StepReport`)
 ``evaluation``  :class:`posterion.training.EvaluationReport`
 ``checkpoint``  :class:`posterion.training.CheckpointReport`

@@ -127,7 +127,10 @@ class Forwarder:
         except (ValueError, KeyError, AttributeError):
             return  # half a line of a worker that was killed while it wrote
         self._emit(kind, **event)
-        if kind == "step":
+        if kind == "start":
+            workers = {"train.workers": float(event["world_size"])}
+            self._tracker.log_metrics(workers, step=int(event["first_step"]))
+        elif kind == "step":
             figures = {
                 f"train.{name}": float(event[name]) for name in STEP_FIGURES if name in event
             }

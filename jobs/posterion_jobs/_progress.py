@@ -133,6 +133,8 @@ def describe(event: Mapping[str, Any]) -> str:
             f"{event['total_steps']:,} steps on {event['world_size']} worker"
             f"{'s' if event['world_size'] != 1 else ''}{begin}"
         )
+    if kind == "workers":
+        return _describe_workers(event)
     if kind == "step":
         return f"  step {event['step']}/{event['total_steps']}  {step_figures(event)}"
     if kind == "evaluation":
@@ -165,6 +167,14 @@ def duration(seconds: float) -> str:
     if whole >= 60:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole} s"
+
+
+def _describe_workers(event: Mapping[str, Any]) -> str:
+    before, now = event["from"], event["to"]
+    if not before:
+        return ""  # the training's own start tells the number
+    change = f"{before} workers again" if before == now else f"from {before} to {now} workers"
+    return f"  {change}: {event['why']}"
 
 
 def _describe_stage(event: Mapping[str, Any]) -> str:

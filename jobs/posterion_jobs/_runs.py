@@ -65,6 +65,8 @@ class RunRecord:
     """Ray's ids of every submission, oldest first."""
     stage: str = ""
     """Stage the job was last in."""
+    workers: int = 0
+    """Workers that the training had last; 0 before it and in the job's own process."""
     message: str = ""
     """Why it failed or stopped."""
     model: str = ""

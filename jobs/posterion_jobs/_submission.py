@@ -46,6 +46,8 @@ class RunView:
     ``interrupted`` (killed before it could say anything)."""
     resumable: bool
     stage: str = ""
+    workers: int = 0
+    """Workers of the training, as they are now or were last."""
     message: str = ""
     created: str = ""
     finished: str = ""
@@ -317,6 +319,7 @@ def _local_view(folder: RunFolder, jobs: list[Submission]) -> RunView:
         state=state,
         resumable=state in ("failed", "stopped", "interrupted"),
         stage=record.stage,
+        workers=record.workers,
         message=record.message or last,
         created=record.created,
         finished=record.finished,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from posterion import (
 )
 from posterion_jobs._events import Emitter
 from posterion_jobs._forward import Forwarder, Tracker
+from posterion_jobs._pausing import Paused
 from posterion_jobs._runs import RunFolder, read_json, write_json
 from posterion_jobs._stages import Stopped
 
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from posterion.training import TrainingSpec
 
 logger = logging.getLogger(__name__)
-
-WAITING_SAID_EVERY_S = 60.0
-"""How often a run says that the cluster is full."""
 
 
 def train(
@@ -51,7 +49,7 @@ def train(
         path.unlink(missing_ok=True)
     with Forwarder(_reports_path(spec.run_dir), emit=emit, tracker=tracker):
         if engine.max_workers:
-            _train_on_ray(spec, engine, emit)
+            _train_on_ray(spec, engine, emit, tracker)
         else:
             _train_here(spec, engine)
     if not result_path.exists():
@@ -69,85 +67,119 @@ def _train_here(spec: TrainingSpec, engine: EngineSection) -> None:
     from posterion.training import SoloGang
 
     set_threads(engine.cpus_per_worker)
-    _fit(spec, SoloGang())
-
-
-def _train_on_ray(spec: TrainingSpec, engine: EngineSection, emit: Emitter) -> None:
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
-
-    from posterion_jobs._process_group import GangConfig
-
-    if not ray.is_initialized():
-        # Ray would end the process on SIGTERM; the job's own handler asks for a checkpoint.
-        handler = signal.getsignal(signal.SIGTERM)
-        # Helpers that Ray Train starts look for "the" cluster of the machine unless told.
-        told = {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]} if "RAY_ADDRESS" in os.environ else {}
-        ray.init(logging_level=logging.WARNING, runtime_env={"env_vars": told})
-        signal.signal(signal.SIGTERM, handler)
-    _require_resources(engine)
-    _await_resources(engine, emit, RunFolder(spec.run_dir).stop_path)
-    threads = str(max(1, int(engine.cpus_per_worker)))
-    resources = {"CPU": engine.cpus_per_worker}
-    if engine.gpus_per_worker:
-        resources["GPU"] = engine.gpus_per_worker
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={"spec": spec.to_json(), "cpus": engine.cpus_per_worker},
-        torch_config=GangConfig(
-            backend="nccl" if engine.gpus_per_worker else "gloo", run_dir=str(spec.run_dir)
-        ),
-        scaling_config=ScalingConfig(
-            num_workers=engine.max_workers,
-            use_gpu=engine.gpus_per_worker > 0,
-            resources_per_worker=resources,
-        ),
-        run_config=RunConfig(
-            name=spec.run_dir.name,
-            storage_path=str(spec.run_dir / "ray"),
-            failure_config=FailureConfig(max_failures=engine.max_failures),
-            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}},
-        ),
-    )
+    stop_path = RunFolder(spec.run_dir).stop_path
     try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        _raise_failure(spec.run_dir)
-        raise WorkError(_describe(error, engine)) from error
+        _fit(spec, SoloGang(), should_stop=stop_path.exists)
+    except Interrupted:
+        stop_path.touch()
+
+
+def _train_on_ray(
+    spec: TrainingSpec, engine: EngineSection, emit: Emitter, tracker: Tracker
+) -> None:
+    from ray.train import TrainingFailedError
+
+    from posterion_jobs._controller import GangTrainer
+    from posterion_jobs._room import refuse_impossible
+    from posterion_jobs._scaling import controller_path
+
+    _connect()
+    refuse_impossible(engine)
+    folder = RunFolder(spec.run_dir)
+    trainer = GangTrainer(
+        _worker,
+        {"spec": spec.to_json(), "cpus": engine.cpus_per_worker},
+        engine=engine,
+        passes=engine.max_workers * spec.recipe["optimization"]["accumulation"],
+        run_dir=spec.run_dir,
+    )
+    with Forwarder(
+        controller_path(spec.run_dir), emit=_keeping_size(emit, folder), tracker=tracker
+    ):
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            _raise_failure(spec.run_dir)
+            if folder.stop_path.exists():
+                raise Stopped from error
+            raise WorkError(_describe(error, engine)) from error
+
+
+def _connect() -> None:
+    """Connect to the cluster that the job runs on."""
+    import ray
+
+    if ray.is_initialized():
+        return
+    # Ray would end the process on SIGTERM; the job's own handler asks for a checkpoint.
+    handler = signal.getsignal(signal.SIGTERM)
+    # Helpers that Ray Train starts look for "the" cluster of the machine unless told.
+    told = {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]} if "RAY_ADDRESS" in os.environ else {}
+    ray.init(logging_level=logging.WARNING, runtime_env={"env_vars": told})
+    signal.signal(signal.SIGTERM, handler)
+
+
+def _keeping_size(emit: Emitter, folder: RunFolder) -> Emitter:
+    """Hands events on and keeps the number of workers in the run's record."""
+
+    def take(event: str, /, **fields: Any) -> None:
+        if event == "workers" and folder.record_path.exists():
+            folder.update(workers=int(fields["to"]))
+        emit(event, **fields)
+
+    return take
 
 
 def _worker(config: dict[str, Any]) -> None:
     """What each Ray Train worker does."""
     from posterion.training import TorchGang, TrainingSpec
+    from posterion_jobs._pausing import Attempt
+    from posterion_jobs._process_group import join
 
     set_threads(config["cpus"])
     spec = TrainingSpec.from_json(config["spec"])
     failure_path = _failure_path(spec.run_dir)
     if failure_path.exists():
         return
+    attempt = Attempt(spec.run_dir)
+    join()
+    stop_path = RunFolder(spec.run_dir).stop_path
+    gang = TorchGang()
     try:
-        _fit(spec, TorchGang())
+        _fit(spec, gang, should_stop=lambda: stop_path.exists() or attempt.pause_asked())
+    except Interrupted:
+        if not any_worker(stop_path.exists(), gang):
+            raise Paused from None
     except PosterionError as error:
         # It would come again: the workers that Ray Train starts in our place only look here.
         write_json(failure_path, {"kind": type(error).__name__, "message": str(error)})
         raise
 
 
-def _fit(spec: TrainingSpec, gang: Any) -> None:
-    """Train; rank 0 reports and leaves the result in the run's folder."""
+def _fit(spec: TrainingSpec, gang: Any, should_stop: Callable[[], bool]) -> None:
+    """Train; rank 0 reports and leaves the result in the run's folder.
+
+    Raises:
+        Interrupted: It was asked to stop.
+    """
     from posterion.training import JsonLinesListener, NullListener, fit
 
     first = gang.rank == 0
     listener = JsonLinesListener(_reports_path(spec.run_dir)) if first else NullListener()
-    stop_path = RunFolder(spec.run_dir).stop_path
-    try:
-        result = fit(spec, gang, listener, should_stop=stop_path.exists)
-    except Interrupted:
-        stop_path.touch()
-        return
+    result = fit(spec, gang, listener, should_stop=should_stop)
     if first:
         write_json(_result_path(spec.run_dir), result.to_dict())
+
+
+def any_worker(mine: bool, gang: Any) -> bool:
+    """Whether it is so for any worker, the same answer on all; they wait for each other."""
+    if gang.world_size == 1:
+        return mine
+    import torch
+
+    votes = torch.tensor([float(mine)], device=gang.device)
+    torch.distributed.all_reduce(votes)
+    return bool(votes.item())
 
 
 def set_threads(cpus: float) -> None:
@@ -155,50 +187,6 @@ def set_threads(cpus: float) -> None:
     import torch
 
     torch.set_num_threads(max(1, int(cpus)))
-
-
-def _require_resources(engine: EngineSection) -> None:
-    """Refuse what the cluster can never offer, rather than wait for it."""
-    import ray
-
-    offered = ray.cluster_resources()
-    for kind, each in (("CPU", engine.cpus_per_worker), ("GPU", engine.gpus_per_worker)):
-        needed = each * engine.min_workers
-        if needed > offered.get(kind, 0.0):
-            raise WorkError(
-                f"engine: {engine.min_workers} workers with {each:g} {kind} each need {needed:g} "
-                f"{kind}, but the whole cluster has {offered.get(kind, 0.0):g}. Lower "
-                f"engine.workers or engine.{kind.lower()}s_per_worker, or submit to a larger "
-                "cluster with --address."
-            )
-
-
-def _await_resources(engine: EngineSection, emit: Emitter, stop_path: Path) -> None:
-    """Wait until all workers have room, and say what is waited for.
-
-    Ray Train would wait as well, without a word.
-    """
-    import ray
-
-    needed = {
-        "CPU": engine.cpus_per_worker * engine.min_workers,
-        "GPU": engine.gpus_per_worker * engine.min_workers,
-    }
-    said = -WAITING_SAID_EVERY_S
-    while True:
-        free = ray.available_resources()
-        short = {kind: num for kind, num in needed.items() if num > free.get(kind, 0.0) + 1e-6}
-        if not short:
-            return
-        if stop_path.exists():
-            raise Stopped
-        if time.monotonic() - said >= WAITING_SAID_EVERY_S:
-            said = time.monotonic()
-            wanted = ", ".join(
-                f"{num:g} {kind} ({free.get(kind, 0.0):g} free)" for kind, num in short.items()
-            )
-            emit("log", level="warning", message=f"Waiting for {wanted}: other work has them.")
-        time.sleep(1.0)
 
 
 def _raise_failure(run_dir: Path) -> None:

@@ -289,6 +289,7 @@ def _print_view(console: Console, view: RunView) -> None:
         ("run", view.id),
         ("state", view.state + (" (resumable)" if view.resumable else "")),
         ("stage", view.stage),
+        ("workers", str(view.workers or "")),
         ("message", view.message),
         ("created", view.created),
         ("finished", view.finished),

@@ -157,11 +157,11 @@ def test_workers_are_a_number_or_a_range(workers: object, least: int, most: int)
 @pytest.mark.parametrize(
     ("workers", "location", "message"),
     [
-        (-1, "workers", "a whole number, at least 0 and at most 4096, or a section with min, max"),
+        (-1, "workers", "at least 0 and at most 4096, or a section with min, max, settle_seconds"),
         ({"min": 3}, "workers.max", "missing"),
         ({"min": 0, "max": 4}, "workers.min", "at least 1"),
         ({"min": 5, "max": 4}, "workers", "min 5 is more than max 4"),
-        ({"max": 4, "most": 5}, "workers.most", "Known here: min, max."),
+        ({"max": 4, "most": 5}, "workers.most", "Known here: min, max, settle_seconds."),
     ],
 )
 def test_wrong_workers_are_named(workers: object, location: str, message: str) -> None:

@@ -215,6 +215,9 @@ class ElasticWorkers(Section):
     max: Annotated[int, Field(ge=1, le=4096)]
     """More are never started. The batch of a step follows from it: ``max`` times
     ``optimization.accumulation`` micro-batches, however many workers share them."""
+    settle_seconds: Annotated[float, Field(ge=0.0)] = 30.0
+    """How long there must have been room for more before the run takes it; growing costs a
+    checkpoint and a start."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -251,7 +254,11 @@ class EngineSection(Section):
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them."""
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """How often a lost worker group is restarted from the last checkpoint."""
+    """How often workers are started again from the last checkpoint after one failed. Nodes that
+    are lost or taken away, and resizes, do not count."""
+    spares_after_seconds: Annotated[float, Field(ge=0.0)] | None = 60.0
+    """After so many seconds of work every node keeps processes ready that take the place of lost
+    workers at once; each holds some 300 MB. Null for none."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2
     """Resumable checkpoints kept beside the best model."""
     profile: bool = False
@@ -271,6 +278,11 @@ class EngineSection(Section):
     def max_workers(self) -> int:
         """Most workers that the training runs with; 0 in the job's own process."""
         return self.workers.max if isinstance(self.workers, ElasticWorkers) else self.workers
+
+    @property
+    def settle_seconds(self) -> float:
+        """How long room for more workers must have lasted; a fixed number never changes."""
+        return self.workers.settle_seconds if isinstance(self.workers, ElasticWorkers) else 0.0
 
 
 class TrustSection(Section):

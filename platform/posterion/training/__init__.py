@@ -12,6 +12,7 @@ from posterion.training._listener import (
     Totals,
 )
 from posterion.training._loop import fit
+from posterion.training._preload import preload
 from posterion.training._spec import FitResult, TrainingSpec
 from posterion.training.workloads import FinetuneSpec
 
@@ -31,4 +32,5 @@ __all__ = [
     "Totals",
     "TrainingSpec",
     "fit",
+    "preload",
 ]

@@ -15,6 +15,7 @@ _FREE_SECTIONS = {"name", "registry", "trust", "divergence"}
 _FREE_ENGINE_KEYS = {
     "max_failures",
     "keep_checkpoints",
+    "spares_after_seconds",
     "workers",
     "zero",
     "offload",
