@@ -161,8 +161,11 @@ class Regression(TextTask[RegressionOptions, RegressionDistribution]):
             variances = np.exp(_soft_clamp(values[..., 1])) * std**2
         else:
             variances = np.full_like(means, std**2)
+        # A diverged model's infinities pass through; whoever uses the distribution refuses them.
+        with np.errstate(invalid="ignore"):
+            epistemic = means.var(axis=0)
         return RegressionDistribution(
-            mean=means.mean(axis=0), aleatoric=variances.mean(axis=0), epistemic=means.var(axis=0)
+            mean=means.mean(axis=0), aleatoric=variances.mean(axis=0), epistemic=epistemic
         )
 
     def evaluate(self, distribution: RegressionDistribution, table: pa.Table) -> dict[str, float]:
