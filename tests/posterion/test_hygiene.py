@@ -35,6 +35,7 @@ NEEDS = {
     "metrics": set(),
     "text": set(),
     "data": {"config", "text"},
+    "vectors": {"config", "metrics", "text"},
     "models": {"config"},
     "objectives": {"data", "models"},
     "trust": {"models", "metrics"},
