@@ -138,7 +138,7 @@ def rounds_of(arguments: argparse.Namespace, data: Path) -> list[Measured]:
                 "gensim": lambda k=kind, s=seed: with_gensim(sentences, k, arguments, s),
                 "posterion": lambda k=kind, s=seed: with_ours(corpus, words, k, arguments, s, True),
             }
-            if kind == KINDS[0]:
+            if kind == KINDS[0] and seed == arguments.seeds[0]:
                 sides["posterion, noise for every pair"] = lambda k=kind, s=seed: with_ours(
                     corpus, words, k, arguments, s, False
                 )

@@ -39,6 +39,7 @@ NEEDS = {
     "models": {"config"},
     "objectives": {"data", "models"},
     "trust": {"models", "metrics"},
+    "reading": {"data", "metrics", "text", "trust"},
     "tasks": {"data", "models", "objectives", "metrics", "trust"},
     "training": {"tasks", "data", "objectives"},
     "ensembles": {"tasks", "trust", "metrics"},
