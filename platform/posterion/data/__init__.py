@@ -2,7 +2,8 @@
 
 Data flows one way: :func:`read_source` -> :func:`conform` -> :func:`split` ->
 ``Task.encode`` -> :class:`EncodedDataset` -> :class:`BatchPlan` -> :func:`pad`.
-:func:`load_splits` does the first three from a recipe's data section.
+:func:`load_splits` does the first three from a recipe's data section. Text for pretraining goes
+another way: :mod:`posterion.data.corpus` builds packed rows, :class:`TokenShards` reads them.
 """
 
 from posterion.data._batching import BatchPlan, evaluation_batches
@@ -23,6 +24,7 @@ from posterion.data._source import resolve_source
 from posterion.data._split import Splits, split, split_columns
 from posterion.data._validate import conform, validate
 from posterion.data._write import write_table
+from posterion.data.corpus import TokenShards
 
 __all__ = [
     "BatchPlan",
@@ -34,6 +36,7 @@ __all__ = [
     "Splits",
     "TableSchema",
     "TellingFeature",
+    "TokenShards",
     "ValidationReport",
     "adversarial_validation",
     "cached_encoding",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +26,7 @@ KINDS = {
 
 _HUB_SECONDS = 20
 _HUB_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".json")
+_HUB_TEXTS = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 
 
 def resolve_source(source: str) -> Path:
@@ -91,9 +95,63 @@ def _package_file(rest: str) -> Path:
     raise DataError(f"package:{rest}: {package} holds no file {inside!r}.{hint}")
 
 
+def hub_files(rest: str) -> list[Path]:
+    """Every data file of a hub data set, or those whose names match a pattern, by their names.
+
+    Args:
+        rest: ``OWNER/NAME[@REVISION][/PATTERN]``.
+
+    Raises:
+        DataError: The hub has no such data set, none of its files matches, or it is out of reach.
+    """
+    repository, revision, pattern = _hub_parts(rest)
+    api = _hub_api()
+    with _hub_errors(rest, repository):
+        info = api.dataset_info(repository, revision=revision, timeout=_HUB_SECONDS)
+        names = sorted(sibling.rfilename for sibling in info.siblings or [])
+        wanted = [name for name in names if _is_wanted(name, pattern)]
+        if not wanted:
+            raise DataError(f"hub:{rest}: no data file matches; {repository} holds {_some(names)}")
+        # One revision for all of them, whatever is uploaded in the meantime.
+        return [_download(api, repository, name, revision or info.sha) for name in wanted]
+
+
 def _hub_file(rest: str) -> Path:
     """Download one file of a hub data set, or find it in the hub's cache."""
+    repository, revision, inside = _hub_parts(rest)
+    api = _hub_api()
+    with _hub_errors(rest, repository):
+        return _download(
+            api, repository, inside or _hub_choice(api, repository, revision), revision
+        )
+
+
+def _hub_parts(rest: str) -> tuple[str, str | None, str]:
+    """Data set, revision, and what is wanted in it."""
+    parts = rest.split("/", 2)
+    if len(parts) < 2 or not all(parts[:2]):
+        raise DataError(f"hub:{rest} names no data set; write {KINDS['hub']}")
+    name, _, revision = parts[1].partition("@")
+    return f"{parts[0]}/{name}", revision or None, parts[2] if len(parts) == 3 else ""
+
+
+def _hub_api() -> HfApi:
     from huggingface_hub import HfApi
+
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+
+
+def _download(api: HfApi, repository: str, name: str, revision: str | None) -> Path:
+    return Path(api.hf_hub_download(repository, name, repo_type="dataset", revision=revision))
+
+
+def _is_wanted(name: str, pattern: str) -> bool:
+    return fnmatch.fnmatch(name, pattern) if pattern else name.endswith(_HUB_TEXTS)
+
+
+@contextmanager
+def _hub_errors(rest: str, repository: str) -> Iterator[None]:
+    """Say what went wrong at the hub, and what to do about it."""
     from huggingface_hub.errors import (
         EntryNotFoundError,
         HfHubHTTPError,
@@ -101,17 +159,8 @@ def _hub_file(rest: str) -> Path:
         RepositoryNotFoundError,
     )
 
-    parts = rest.split("/", 2)
-    if len(parts) < 2 or not all(parts[:2]):
-        raise DataError(f"hub:{rest} names no data set; write {KINDS['hub']}")
-    name, _, revision = parts[1].partition("@")
-    repository = f"{parts[0]}/{name}"
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     try:
-        inside = parts[2] if len(parts) == 3 else _hub_choice(api, repository, revision or None)
-        return Path(
-            api.hf_hub_download(repository, inside, repo_type="dataset", revision=revision or None)
-        )
+        yield
     except RepositoryNotFoundError:
         raise DataError(
             f"hub:{rest}: the hub has no data set {repository!r}, or it is private and needs a "

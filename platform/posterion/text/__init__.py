@@ -1,6 +1,12 @@
 """Text: tokenizers and the windows they cut; words, statistics and vectors without a network."""
 
-from posterion.text._segments import split_paragraphs, split_sentences, split_words
+from posterion.text._running import RunningText, RunningTokens
+from posterion.text._segments import (
+    sentence_parts,
+    split_paragraphs,
+    split_sentences,
+    split_words,
+)
 from posterion.text._sif import SifVectors
 from posterion.text._statistics import STATISTICS, text_statistics
 from posterion.text._syllables import count_syllables
@@ -13,11 +19,14 @@ __all__ = [
     "STATISTICS",
     "OffsetEncoding",
     "PairWindow",
+    "RunningText",
+    "RunningTokens",
     "SifVectors",
     "TfidfOptions",
     "TfidfVectors",
     "Tokenizer",
     "count_syllables",
+    "sentence_parts",
     "split_paragraphs",
     "split_sentences",
     "split_words",

@@ -72,23 +72,35 @@ def split_sentences(paragraph: str) -> list[str]:
     title (``Mr.``), an initial (``J. Smith``) or letters with stops (``U.S.``). ``。！？`` end
     one anywhere.
     """
-    sentences, start = [], 0
+    parts = (part.strip() for part in sentence_parts(paragraph))
+    return [part for part in parts if _WORD.search(part)]
+
+
+def sentence_parts(paragraph: str) -> list[str]:
+    """A paragraph cut where :func:`split_sentences` does; the parts joined give it back.
+
+    Spaces between two sentences belong to the second.
+    """
+    parts, start = [], 0
     for match in _END.finditer(paragraph):
         if _ends_sentence(paragraph, match):
-            sentences.append(paragraph[start : match.end()].strip())
+            parts.append(paragraph[start : match.end()])
             start = match.end()
-    sentences.append(paragraph[start:].strip())
-    return [sentence for sentence in sentences if _WORD.search(sentence)]
+    parts.append(paragraph[start:])
+    return parts if parts[-1] else parts[:-1]
+
+
+def begins_lower(text: str) -> bool:
+    """Whether a text, after quotation marks, brackets and dashes, begins in lower case."""
+    return text.lstrip(_OPENING)[:1].islower()
 
 
 def _ends_sentence(paragraph: str, match: re.Match[str]) -> bool:
     marks, following = match["latin"], match["next"]
     if marks is None or following is None:
         return True
-    if following in _OPENING:
-        rest = paragraph[match.end() :].lstrip().lstrip(_OPENING)
-        following = rest[:1]
-    if following.islower():
+    in_marks = following in _OPENING
+    if following.islower() or (in_marks and begins_lower(paragraph[match.end() :].lstrip())):
         return False
     if marks != ".":
         return True

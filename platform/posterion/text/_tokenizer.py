@@ -13,8 +13,12 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from posterion._exceptions import DataError, ModelSourceError
 from posterion.text._files import (
@@ -112,8 +116,22 @@ class Tokenizer:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides which ids a text gets."""
-        canonical = json.dumps(json.loads(self._backend.to_str()), sort_keys=True)
+        canonical = json.dumps(self.settings_of_backend(), sort_keys=True)
         return hashlib.sha256(f"{self.pad_id}\n{canonical}".encode()).hexdigest()
+
+    @property
+    def frame_ids(self) -> tuple[tuple[int, ...], ...]:
+        """Special tokens before and after a single text."""
+        return self._frame.ids
+
+    @property
+    def pair_frame_ids(self) -> tuple[tuple[int, ...], ...]:
+        """Special tokens before the first of two texts, between them and after the second."""
+        return self._pair_frame.ids
+
+    def settings_of_backend(self) -> dict[str, Any]:
+        """The contents of ``tokenizer.json``."""
+        return dict(json.loads(self._backend.to_str()))
 
     def token_id(self, token: str) -> int | None:
         """Id of a token as the vocabulary writes it; ``None`` if it has no such token."""
@@ -132,6 +150,20 @@ class Tokenizer:
         """
         before, after = self._frame.ids
         return [[*before, *encoding.ids, *after] for encoding in self._encode_all(texts)]
+
+    def encode_plain(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Token ids of all texts, one after the other, without special tokens around them.
+
+        Returns:
+            (T,) ids; (N + 1,) where the ids of each of the N texts begin, and the end.
+
+        Raises:
+            DataError: A row that is not a valid text.
+        """
+        rows = [encoding.ids for encoding in self._encode_all(texts)]
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        offsets = np.concatenate(([0], lengths.cumsum())).astype(np.int64)
+        return np.fromiter(chain.from_iterable(rows), np.int32, int(offsets[-1])), offsets
 
     def encode_offsets(self, texts: Sequence[str]) -> list[OffsetEncoding]:
         """Token ids of each text and the place of each token in it.

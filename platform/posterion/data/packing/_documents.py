@@ -107,13 +107,6 @@ class Frame:
         return room
 
 
-def ranges(starts: Ints, lengths: Ints) -> Ints:
-    """``starts[0], starts[0] + 1, ...``, ``lengths[0]`` of them, then those of the next."""
-    first = lengths.cumsum() - lengths
-    numbers: Ints = np.arange(int(lengths.sum())) + np.repeat(starts - first, lengths)
-    return numbers
-
-
 def _offsets_of(lengths: object) -> Ints:
     counts = np.fromiter(lengths, np.int64)  # type: ignore[call-overload]
     return np.concatenate(([0], counts.cumsum())).astype(np.int64)

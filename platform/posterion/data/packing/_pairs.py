@@ -10,9 +10,10 @@ from typing import Literal
 
 import numpy as np
 
+from posterion._arrays import ranges
 from posterion._exceptions import DataError
 from posterion.data.packing._chance import named_generator
-from posterion.data.packing._documents import Documents, Frame, Ints, ranges
+from posterion.data.packing._documents import Documents, Frame, Ints
 from posterion.data.packing._rows import PackedRows
 
 _FOLLOWS, _WRONG = 0, 1

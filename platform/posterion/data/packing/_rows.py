@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from posterion._arrays import ranges
 from posterion._exceptions import DataError
-from posterion.data.packing._documents import Ints, ranges
+from posterion.data.packing._documents import Ints
 
 NO_DOCUMENT = -1
 """In place of a document's or a word's number where there is padding."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from posterion.data.packing._documents import Documents, Frame, Ints, ranges
+from posterion._arrays import ranges
+from posterion.data.packing._documents import Documents, Frame, Ints
 from posterion.data.packing._rows import PackedRows
 
 
