@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from posterion_jobs._prepare import read_part, write_table
 from posterion_jobs._runs import RunFolder, read_json, write_json
+from posterion_jobs._versions import common_lineage
 
 if TYPE_CHECKING:
     from posterion.config import FinetuneRecipe
     from posterion.inference import Figure
     from posterion.tasks import Task
     from posterion.trust import Calibration
-    from posterion_registry import Registry
 
 INTERVALS = "intervals_95"
 """Key of the bootstrap intervals in ``metrics.json``."""
@@ -183,39 +183,17 @@ class Concluding:
             )
         )
 
-    # -- register --------------------------------------------------------------------------
-
-    def register(self, registry: Registry, mlflow_run_id: str) -> dict[str, Any]:
-        """Make the version one of the registered name."""
-        section = self.recipe.registry
-        assert section is not None
-        version = registry.register(
-            self.version_dir,
-            name=section.name,
-            alias=section.alias,
-            run_id=mlflow_run_id,
-            tags=self.lineage(),
-        )
-        return {"model": version.reference, "found": {"version": version.reference}}
+    # -- lineage ---------------------------------------------------------------------------
 
     def lineage(self) -> dict[str, str]:
         """Where the version comes from, as tags."""
-        from posterion.config import fingerprint
-
-        registry = self.recipe.registry
-        tags = {
-            "recipe_hash": fingerprint(self.recipe),
+        return {
+            **common_lineage(self.recipe, self.folder),
             "data_hash": self.data["data_hash"],
             "data_source": self.recipe.data.source,
             "parents": self.model["parent"],
             "task": self.task.kind,
-            "licence": registry.licence if registry else "unknown",
-            "posterion_run": self.folder.path.name,
         }
-        record = self.folder.record() if self.folder.record_path.exists() else None
-        if record is not None and record.git_commit:
-            tags["git_commit"] = record.git_commit
-        return tags
 
 
 def flatten(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:

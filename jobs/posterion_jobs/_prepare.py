@@ -39,7 +39,7 @@ def find_model(
     from posterion.models import check_fit, resolve_model
     from posterion.text import Tokenizer
 
-    parent = _pinned(recipe.model.source, registry)
+    parent = pinned(recipe.model.source, registry)
     if recipe.model.tokenizer is None:
         directory = resolve_model(parent, registry=registry.resolve if registry else None)
     else:
@@ -54,7 +54,7 @@ def find_model(
     return {"dir": str(directory), "parent": parent, "found": {"model": parent}}
 
 
-def _pinned(source: str, registry: Registry | None) -> str:
+def pinned(source: str, registry: Registry | None) -> str:
     """The source with an alias replaced by the version that it means now."""
     if source.startswith("models:") and registry is not None:
         return f"models:/{registry.show(source).reference.replace('@', '/')}"
@@ -69,7 +69,7 @@ def _put_together(
     from posterion.text import Tokenizer
 
     resolve = registry.resolve if registry else None
-    named = _pinned(str(recipe.model.tokenizer), registry)
+    named = pinned(str(recipe.model.tokenizer), registry)
     tokenizer = Tokenizer.load(resolve_tokenizer(named, registry=resolve))
     changes: dict[str, Any] = {}
     if source.startswith("new:"):

@@ -63,6 +63,19 @@ def train(
     return read_json(result_path)
 
 
+def train_stage(
+    spec: TrainingSpec, engine: EngineSection, *, emit: Emitter, tracker: Tracker
+) -> dict[str, Any]:
+    """:func:`train`, with what a person wants to know of it under ``found``."""
+    result = train(spec, engine, emit=emit, tracker=tracker)
+    found = {
+        "steps": result["steps"],
+        f"best {result['metric']}": result["best_metric"],
+        "tokens/s": round(result["tokens_per_second"]),
+    }
+    return {**result, "found": found}
+
+
 def _train_here(spec: TrainingSpec, engine: EngineSection) -> None:
     from posterion.training import SoloGang
 

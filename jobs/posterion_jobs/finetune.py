@@ -29,14 +29,13 @@ from posterion_jobs._forward import NoTracker, Tracker
 from posterion_jobs._outcome import Outcome
 from posterion_jobs._runs import RunFolder
 from posterion_jobs._stages import Stages
+from posterion_jobs._training import set_threads, train_stage
+from posterion_jobs._versions import log_settings, register_version
 
 if TYPE_CHECKING:
     from posterion.config import FinetuneRecipe
     from posterion.tasks import Task
     from posterion_registry import Registry
-
-RUN_ID_PATIENCE_S = 900.0
-"""How long a finished training waits for the tracking server to name its run."""
 
 
 def run(
@@ -68,7 +67,7 @@ def run(
     folder = RunFolder(Path(run_dir))
     folder.path.mkdir(parents=True, exist_ok=True)
     stages = Stages(folder, emit)
-    _log_settings(tracker, recipe)
+    log_settings(tracker, recipe)
 
     model = stages.run(
         "model",
@@ -91,7 +90,7 @@ def run(
     spec = _spec(recipe, task, folder, model, encoded)
     training = stages.run(
         "train",
-        lambda: _train(spec, recipe, emit, tracker),
+        lambda: train_stage(spec, recipe.engine, emit=emit, tracker=tracker),
         valid=lambda result: Path(result["best_model_dir"]).is_dir(),
     )
     concluding = Concluding(
@@ -107,7 +106,7 @@ def run(
         "assemble", lambda: concluding.assemble(evaluation), valid=concluding.version_still_there
     )
     tracker.set_tags(concluding.lineage())
-    reference = _register(stages, concluding, tracker, registry)
+    reference = register_version(stages, concluding, tracker, registry)
     return Outcome(
         version_dir=concluding.version_dir,
         model=reference,
@@ -132,50 +131,8 @@ def _spec(
     )
 
 
-def _train(spec: Any, recipe: FinetuneRecipe, emit: Emitter, tracker: Tracker) -> dict[str, Any]:
-    from posterion_jobs._training import train
-
-    result = train(spec, recipe.engine, emit=emit, tracker=tracker)
-    found = {
-        "steps": result["steps"],
-        f"best {result['metric']}": result["best_metric"],
-        "tokens/s": round(result["tokens_per_second"]),
-    }
-    return {**result, "found": found}
-
-
 def _evaluate(concluding: Concluding) -> dict[str, Any]:
     """On as many threads as all workers together had: the recipe alone decides the figures."""
-    from posterion_jobs._training import set_threads
-
     engine = concluding.recipe.engine
     set_threads(engine.cpus_per_worker * max(1, engine.max_workers))
     return concluding.evaluate()
-
-
-def _register(
-    stages: Stages, concluding: Concluding, tracker: Tracker, registry: Registry | None
-) -> str:
-    """Register the version where the recipe and the caller ask for it."""
-    if registry is None or concluding.recipe.registry is None:
-        return ""
-    result = stages.run(
-        "register",
-        lambda: concluding.register(registry, tracker.wait_run_id(RUN_ID_PATIENCE_S)),
-    )
-    return str(result["model"])
-
-
-def _log_settings(tracker: Tracker, recipe: FinetuneRecipe) -> None:
-    """The recipe as flat parameters, so that runs can be compared."""
-
-    def walk(values: dict[str, Any], prefix: str) -> dict[str, Any]:
-        flat: dict[str, Any] = {}
-        for key, value in values.items():
-            if isinstance(value, dict) and value:
-                flat |= walk(value, f"{prefix}{key}.")
-            elif value is not None:
-                flat[f"{prefix}{key}"] = value
-        return flat
-
-    tracker.log_params(walk(recipe.model_dump(mode="json"), ""))

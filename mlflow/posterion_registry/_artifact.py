@@ -24,6 +24,11 @@ PARTS = (
 EXAMPLE_FILE = "input_example.json"
 REQUIREMENTS_FILE = "requirements.txt"
 _DESCRIPTIONS = ("MLmodel", REQUIREMENTS_FILE, EXAMPLE_FILE, "registered_model_meta")
+LANGUAGE_MODEL = "language_model"
+"""In place of a task, of versions that answer none."""
+
+_NO_TIME = "1970-01-01 00:00:00"
+"""No clock: the same version is the same bytes."""
 _LOADER = "posterion_registry.flavour"
 _REQUIREMENTS = ("posterion", "mlflow", "torch", "transformers", "tokenizers", "safetensors")
 
@@ -73,6 +78,15 @@ def stage(version_dir: Path, target: Path) -> None:
     write_manifest(target)
 
 
+def task_of(version_dir: Path) -> str:
+    """The kind of task that a version answers; ``language_model`` for one that answers none."""
+    from posterion.tasks import SETTINGS_FILE, read_task_model
+
+    if not (version_dir / "model" / SETTINGS_FILE).exists():
+        return LANGUAGE_MODEL
+    return read_task_model(version_dir / "model").task.kind
+
+
 def read_metrics(version_dir: Path) -> dict[str, float]:
     """The figures of ``metrics.json``; nested ones get dotted names."""
     flat: dict[str, float] = {}
@@ -103,13 +117,18 @@ def _describe(target: Path) -> None:
 
     from posterion.tasks import read_task_model
 
+    requirements = [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS]
+    (target / REQUIREMENTS_FILE).write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    if task_of(target) == LANGUAGE_MODEL:
+        # It predicts nothing for a table of examples, so it has no pyfunc flavour.
+        model = Model(utc_time_created=_NO_TIME, model_uuid=None, metadata={"task": LANGUAGE_MODEL})
+        model.save(str(target / "MLmodel"))
+        return
     task = read_task_model(target / "model").task
     example = _input_example(task)
     (target / EXAMPLE_FILE).write_text(json.dumps(example), encoding="utf-8")
-    requirements = [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS]
-    (target / REQUIREMENTS_FILE).write_text("\n".join(requirements) + "\n", encoding="utf-8")
     model = Model(
-        utc_time_created="1970-01-01 00:00:00",  # no clock: the same version is the same bytes
+        utc_time_created=_NO_TIME,
         model_uuid=None,
         signature=_signature(task),
         saved_input_example_info={

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from posterion import NotFoundError, RequestError, ServiceError
 from posterion.config import Home, did_you_mean
-from posterion_registry._artifact import read_metrics, require_complete, stage
+from posterion_registry._artifact import read_metrics, require_complete, stage, task_of
 from posterion_registry._cache import VersionCache
 from posterion_registry._client import connect, is_missing, persistently
 from posterion_registry._references import CHAMPION, PREVIOUS, ModelReference, parse_reference
@@ -73,12 +73,11 @@ class Registry:
             ServiceError: The server stayed away for longer than ``patience``.
         """
         from posterion.inference import manifest_digest, verify_manifest
-        from posterion.tasks import read_task_model
 
         require_complete(version_dir)
         verify_manifest(version_dir)
         all_tags = {
-            "task": read_task_model(version_dir / "model").task.kind,
+            "task": task_of(version_dir),
             **{key: str(value) for key, value in (tags or {}).items()},
             **{f"{METRIC_TAG}{key}": repr(x) for key, x in read_metrics(version_dir).items()},
             SOURCE_TAG: manifest_digest(version_dir),

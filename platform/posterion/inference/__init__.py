@@ -7,7 +7,14 @@ from posterion.inference._artifact import (
     write_manifest,
     write_model_dir,
 )
-from posterion.inference._card import CardFacts, Figure, card_text, measure
+from posterion.inference._card import (
+    CardFacts,
+    Figure,
+    card_text,
+    interval_figures,
+    language_model_card,
+    measure,
+)
 from posterion.inference._explain import (
     Counterfactual,
     Explanation,
@@ -33,6 +40,8 @@ __all__ = [
     "counterfactual",
     "explain",
     "faithfulness",
+    "interval_figures",
+    "language_model_card",
     "manifest_digest",
     "measure",
     "verify_manifest",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +89,6 @@ def measure(
         resamples: Bootstrap resamples.
         seed: Seed of the resamples.
     """
-    from posterion.metrics import bootstrap_intervals
 
     def figures(indices: NDArray[np.intp]) -> dict[str, float]:
         part, rows = distribution.take(indices), table.take(indices)
@@ -98,15 +97,41 @@ def measure(
             **task.evaluate_trust(part, rows, calibration),
         }
 
-    num_rows = table.num_rows
-    values = figures(np.arange(num_rows))
     # Errors of calibration grow under resampling (each resample repeats rows), so their
     # percentile interval would lie above the figure itself; they are given without one.
-    biased = {"ece", "confidence_ece"}
+    return interval_figures(
+        figures,
+        table.num_rows,
+        resamples=resamples,
+        seed=seed,
+        without={"ece", "confidence_ece"},
+    )
+
+
+def interval_figures(
+    figures: Callable[[NDArray[np.intp]], Mapping[str, float]],
+    num_rows: int,
+    *,
+    resamples: int = 300,
+    seed: int = 0,
+    without: Collection[str] = (),
+) -> dict[str, Figure]:
+    """Figures of all rows, with bootstrap intervals over rows.
+
+    Args:
+        figures: Of the rows with these indices.
+        num_rows: How many there are.
+        resamples: Bootstrap resamples.
+        seed: Seed of the resamples.
+        without: Figures that get no interval.
+    """
+    from posterion.metrics import bootstrap_intervals
+
+    values = figures(np.arange(num_rows))
     bounds = bootstrap_intervals(figures, num_rows, resamples=resamples, seed=seed)
     unknown = (math.nan, math.nan)
     return {
-        name: Figure(value, *(unknown if name in biased else bounds.get(name, unknown)))
+        name: Figure(value, *(unknown if name in without else bounds.get(name, unknown)))
         for name, value in values.items()
     }
 
@@ -126,6 +151,39 @@ def card_text(facts: CardFacts) -> str:
         _data(facts),
         "## Limits",
         _limits(facts),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def language_model_card(
+    *,
+    name: str,
+    description: str,
+    facts: Mapping[str, str],
+    figures: Mapping[str, Figure],
+    pictures: Sequence[str],
+) -> str:
+    """The card of a language model in Markdown.
+
+    Args:
+        name: Registered name.
+        description: Purpose and limits, from the recipe.
+        facts: Where it comes from, in the reader's words.
+        figures: Measured on held-out text.
+        pictures: File names below ``pictures/``.
+    """
+    rows = [(title, f"{each.value:.4g}", _bounds(each)) for title, each in figures.items()]
+    sections = [
+        f"# {name}",
+        description.strip() or "A language model, to be fine-tuned for a task.",
+        _table(("", ""), facts.items()),
+        "## How good it is",
+        "Measured on held-out text, which chose the best checkpoint; intervals by bootstrap over "
+        f"rows.\n\n{_table(('Figure', 'Value', '95 % interval'), rows)}",
+        *(f"![{picture.rsplit('.', 1)[0]}](pictures/{picture})" for picture in pictures),
+        "## Limits",
+        "- It answers no task and has no calibrated confidence; fine-tune it for one.\n"
+        "- Perplexities of models with other tokenizers do not compare.",
     ]
     return "\n\n".join(sections) + "\n"
 

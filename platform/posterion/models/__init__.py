@@ -2,6 +2,7 @@
 
 from posterion.models._checkpoints import LoadReport
 from posterion.models._encoders import check_fit, load_encoder, save_encoder
+from posterion.models._language_models import language_model_class, load_language_model
 from posterion.models._sources import resolve_model, resolve_tokenizer
 from posterion.models._text_model import TextModel
 from posterion.models.albert import (
@@ -103,7 +104,9 @@ __all__ = [
     "XLNetModel",
     "XLNetPreTrainedModel",
     "check_fit",
+    "language_model_class",
     "load_encoder",
+    "load_language_model",
     "resolve_model",
     "resolve_tokenizer",
     "save_encoder",

@@ -72,7 +72,7 @@ def load_encoder(
         ArtifactError: A damaged file.
     """
     if isinstance(source, str) and source.startswith("new:"):
-        values = {**_new_config(source), **(changes or {})}
+        values = {**new_config(source), **(changes or {})}
         return build_encoder(values, dropout=dropout, seed=seed), LoadReport()
     model_dir = Path(source)
     values = {**read_config(model_dir), **(changes or {})}
@@ -188,7 +188,13 @@ def _config(architecture: type[DropInModel], values: Mapping[str, Any]) -> Any:
         raise ModelSourceError(f"The model's configuration is wrong: {error}") from error
 
 
-def _new_config(source: str) -> dict[str, Any]:
+def typed_config(values: Mapping[str, Any]) -> Any:
+    """The architecture's own configuration of what ``config.json`` says."""
+    return _config(_architecture(values), values)
+
+
+def new_config(source: str) -> dict[str, Any]:
+    """The configuration that ``new:ARCHITECTURE`` or ``new:FILE`` names."""
     name = source.removeprefix("new:")
     if name in ARCHITECTURES:
         return {"model_type": name}

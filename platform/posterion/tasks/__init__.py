@@ -1,6 +1,7 @@
 """What a problem is, once: one file per task, behind one protocol."""
 
 from posterion.tasks._artifact import (
+    SETTINGS_FILE,
     TaskModel,
     read_task_model,
     replaced_directory,
@@ -11,6 +12,7 @@ from posterion.tasks._discovery import create_task, task_classes
 from posterion.tasks._recipe import load_recipe, parse_recipe, recipe_models
 
 __all__ = [
+    "SETTINGS_FILE",
     "AnyDistribution",
     "Task",
     "TaskModel",

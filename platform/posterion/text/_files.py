@@ -119,6 +119,15 @@ def pad_id(settings: Mapping[str, Any], config: Mapping[str, Any], backend: Any)
     return configured if isinstance(configured, int) else 0
 
 
+def mask_token(settings: Mapping[str, Any], backend: Any) -> str | None:
+    """The token that hides a word: as configured, else by its usual names, else none."""
+    for token in (settings.get("mask_token"), "[MASK]", "<mask>"):
+        text = token_text(token) if token else None
+        if text is not None and backend.token_to_id(text) is not None:
+            return text
+    return None
+
+
 def padding_side(
     settings: Mapping[str, Any], config: Mapping[str, Any]
 ) -> Literal["left", "right"]:

@@ -24,6 +24,7 @@ from posterion._exceptions import DataError, ModelSourceError
 from posterion.text._files import (
     COMPANION_FILES,
     SETTINGS_FILE,
+    mask_token,
     pad_id,
     padding_side,
     read_backend,
@@ -42,6 +43,11 @@ from posterion.text._windows import (
     starts,
 )
 
+_WORD_MARKS: Mapping[str, Literal["wordpiece", "byte_level", "unigram"]] = {
+    "WordPiece": "wordpiece",
+    "BPE": "byte_level",
+    "Unigram": "unigram",
+}
 _BATCH = 1024  # Texts whose encodings, with offsets some 200 bytes a token, are alive together
 
 
@@ -61,6 +67,7 @@ class Tokenizer:
         directory: Path | None = None,
         settings: Mapping[str, Any] | None = None,
         padding_side: Literal["left", "right"] = "right",
+        mask_token: str | None = None,
     ) -> None:
         backend.no_truncation()
         backend.no_padding()
@@ -71,6 +78,7 @@ class Tokenizer:
         """Id that fills batches; masked out wherever it stands."""
         self.padding_side = padding_side
         """Where the architecture expects batches to be filled."""
+        self._mask_token = mask_token
         self._frame = Frame.of(backend, 1)
 
     @classmethod
@@ -96,6 +104,7 @@ class Tokenizer:
             directory=directory,
             settings=lacking or None,
             padding_side=padding_side(settings, config),
+            mask_token=mask_token(settings, backend),
         )
 
     @property
@@ -132,6 +141,42 @@ class Tokenizer:
     def settings_of_backend(self) -> dict[str, Any]:
         """The contents of ``tokenizer.json``."""
         return dict(json.loads(self._backend.to_str()))
+    @cached_property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids of special tokens and of padding, ascending."""
+        added = self._backend.get_added_tokens_decoder()
+        special = {int(number) for number, token in added.items() if token.special}
+        return tuple(sorted(special | {self.pad_id}))
+
+    @property
+    def mask_id(self) -> int:
+        """Id of the token that hides a word.
+
+        Raises:
+            DataError: The vocabulary has none.
+        """
+        if self._mask_token is None:
+            raise DataError(
+                f"{self._directory or 'the tokenizer'}: has no mask token, so no word can be "
+                "hidden; take a tokenizer of BERT's, RoBERTa's, ALBERT's or XLNet's style, or "
+                "another objective"
+            )
+        return int(self._backend.token_to_id(self._mask_token))
+
+    @property
+    def word_marks(self) -> Literal["wordpiece", "byte_level", "unigram"]:
+        """How the vocabulary marks where words begin or go on.
+
+        Raises:
+            DataError: It does so in no known way.
+        """
+        kind = type(self._backend.model).__name__
+        if kind not in _WORD_MARKS:
+            raise DataError(
+                f"{self._directory or 'the tokenizer'}: a {kind} vocabulary does not mark words; "
+                "turn whole_words off"
+            )
+        return _WORD_MARKS[kind]
 
     def token_id(self, token: str) -> int | None:
         """Id of a token as the vocabulary writes it; ``None`` if it has no such token."""

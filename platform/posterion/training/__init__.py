@@ -14,7 +14,12 @@ from posterion.training._listener import (
 from posterion.training._loop import fit
 from posterion.training._preload import preload
 from posterion.training._spec import FitResult, TrainingSpec
-from posterion.training.workloads import FinetuneSpec
+from posterion.training.workloads import (
+    FinetuneSpec,
+    PretrainSpec,
+    held_out_rows,
+    perplexity_of,
+)
 
 __all__ = [
     "CheckpointReport",
@@ -25,6 +30,7 @@ __all__ = [
     "JsonLinesListener",
     "Listener",
     "NullListener",
+    "PretrainSpec",
     "RollbackReport",
     "SoloGang",
     "StepReport",
@@ -33,4 +39,6 @@ __all__ = [
     "TrainingSpec",
     "fit",
     "preload",
+    "held_out_rows",
+    "perplexity_of",
 ]

@@ -8,6 +8,7 @@
 
 from posterion.data.packing._chance import named_generator, uniform
 from posterion.data.packing._documents import Documents, Frame, Ints
+from posterion.data.packing._order import RowOrder
 from posterion.data.packing._pairs import (
     PairOptions,
     next_sentence_pairs,
@@ -23,6 +24,7 @@ __all__ = [
     "Ints",
     "PackedRows",
     "PairOptions",
+    "RowOrder",
     "TokenRows",
     "named_generator",
     "next_sentence_pairs",

@@ -65,12 +65,13 @@ def uniform(
         RequestError: A negative seed or step.
     """
     key = _sequence(name, seed, step).generate_state(1, np.uint64)[0]
-    of_row = _mixed(np.asarray(rows).astype(np.uint64) * _GAMMA + key)
+    of_row = mixed(np.asarray(rows).astype(np.uint64) * _GAMMA + key)
     counter = of_row + (np.asarray(places).astype(np.uint64) + np.uint64(1)) * _GAMMA
-    return (_mixed(counter) >> np.uint64(11)).astype(np.float64) * _UNIT
+    return (mixed(counter) >> np.uint64(11)).astype(np.float64) * _UNIT
 
 
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Each number well mixed: SplitMix64's last step (Steele, Lea and Flood 2014, figure 18)."""
     values = (values ^ (values >> np.uint64(30))) * _MIX_1
     values = (values ^ (values >> np.uint64(27))) * _MIX_2
     return values ^ (values >> np.uint64(31))

@@ -1,0 +1,105 @@
+"""Pretraining, from running text to a registered language model.
+
+======== ==========================================================================
+stage    leaves
+======== ==========================================================================
+corpus   the folder of packed rows, and its content hash for the lineage
+model    ``base/``: the language model to start from, with its tokenizer
+train    ``checkpoints/``, ``best/model/``, the loss curve
+evaluate ``evaluation/``: held-out rows one by one, figures with intervals
+assemble ``version/``
+register the version at the registry
+======== ==========================================================================
+
+What comes out is a checkpoint in the Hugging Face layout, head included: a fine-tuning recipe
+names it in one line, ``model.source: models:/NAME@candidate`` or ``path:``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from posterion_jobs import _language_models as language_models
+from posterion_jobs._events import Emitter, no_events
+from posterion_jobs._forward import NoTracker, Tracker
+from posterion_jobs._outcome import Outcome
+from posterion_jobs._runs import RunFolder
+from posterion_jobs._stages import Stages
+from posterion_jobs._training import set_threads, train_stage
+from posterion_jobs._versions import log_settings, register_version
+
+if TYPE_CHECKING:
+    from posterion.config import PretrainRecipe
+    from posterion_registry import Registry
+
+
+def run(
+    recipe: PretrainRecipe,
+    run_dir: Path,
+    *,
+    tracker: Tracker | None = None,
+    registry: Registry | None = None,
+    emit: Emitter = no_events,
+) -> Outcome:
+    """Do the job, or what of it is left; see :func:`posterion_jobs.finetune.run`.
+
+    Raises:
+        Stopped: The run was asked to stop; all that is needed to go on is on disk.
+        PosterionError: The recipe or the corpus is wrong, or the work failed.
+    """
+    from posterion.training import PretrainSpec
+
+    tracker = tracker or NoTracker()
+    folder = RunFolder(Path(run_dir))
+    folder.path.mkdir(parents=True, exist_ok=True)
+    stages = Stages(folder, emit)
+    log_settings(tracker, recipe)
+    corpus = stages.run(
+        "corpus",
+        lambda: language_models.find_corpus(recipe),
+        valid=lambda found: Path(found["dir"]).is_dir(),
+    )
+    model = stages.run(
+        "model",
+        lambda: language_models.find_model(recipe, registry, folder, Path(corpus["dir"])),
+        valid=lambda found: Path(found["dir"]).is_dir(),
+    )
+    spec = PretrainSpec(
+        recipe=recipe.model_dump(mode="json"),
+        model_dir=Path(model["dir"]),
+        run_dir=folder.path,
+        corpus_dir=Path(corpus["dir"]),
+    )
+    training = stages.run(
+        "train",
+        lambda: train_stage(spec, recipe.engine, emit=emit, tracker=tracker),
+        valid=lambda result: Path(result["best_model_dir"]).is_dir(),
+    )
+    concluding = language_models.LanguageModelVersion(
+        recipe=recipe, folder=folder, corpus=corpus, model=model, training=training
+    )
+    evaluation = stages.run(
+        "evaluate", lambda: _evaluate(concluding), valid=concluding.evaluation_still_there
+    )
+    tracker.log_metrics(evaluation["metrics"], step=int(training["steps"]))
+    for path in evaluation["pictures"]:
+        tracker.log_artifact(Path(path))
+    stages.run(
+        "assemble", lambda: concluding.assemble(evaluation), valid=concluding.version_still_there
+    )
+    tracker.set_tags(concluding.lineage())
+    reference = register_version(stages, concluding, tracker, registry)
+    return Outcome(
+        version_dir=concluding.version_dir,
+        model=reference,
+        alias=recipe.registry.alias if recipe.registry and reference else None,
+        metrics=evaluation["metrics"],
+    )
+
+
+def _evaluate(concluding: language_models.LanguageModelVersion) -> dict[str, Any]:
+    """On as many threads as all workers together had: the recipe alone decides the figures."""
+    engine = concluding.recipe.engine
+    set_threads(engine.cpus_per_worker * max(1, engine.max_workers))
+    return concluding.evaluate()
