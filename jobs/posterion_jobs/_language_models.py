@@ -69,6 +69,7 @@ def find_model(
         load_language_model,
         resolve_model,
         resolve_tokenizer,
+        save_language_model,
     )
     from posterion.tasks import replaced_directory
     from posterion.text import Tokenizer
@@ -97,7 +98,7 @@ def find_model(
     )
     directory = folder.path / "base"
     with replaced_directory(directory) as new_dir:
-        model.save_pretrained(new_dir)
+        save_language_model(model, new_dir)
         tokenizer.save(new_dir)
     check_fit(directory, max_length=shards.max_length, vocabulary_size=tokenizer.vocabulary_size)
     found: dict[str, Any] = {"model": parent}

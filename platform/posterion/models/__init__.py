@@ -2,7 +2,11 @@
 
 from posterion.models._checkpoints import LoadReport
 from posterion.models._encoders import check_fit, load_encoder, save_encoder
-from posterion.models._language_models import language_model_class, load_language_model
+from posterion.models._language_models import (
+    language_model_class,
+    load_language_model,
+    save_language_model,
+)
 from posterion.models._sources import resolve_model, resolve_tokenizer
 from posterion.models._text_model import TextModel
 from posterion.models.albert import (
@@ -110,4 +114,5 @@ __all__ = [
     "resolve_model",
     "resolve_tokenizer",
     "save_encoder",
+    "save_language_model",
 ]

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from posterion._exceptions import ModelSourceError
-from posterion.models._checkpoints import LoadReport
+from posterion.models._checkpoints import (
+    WEIGHTS_FILE,
+    LoadReport,
+    load_weights,
+    read_weights,
+    write_json,
+    write_weights,
+)
 from posterion.models._drop_in import DropInModel
 from posterion.models._encoders import new_config, read_config, seeded, typed_config
 from posterion.models.albert import AlbertForMaskedLM, AlbertForPreTraining
@@ -77,13 +85,21 @@ def load_language_model(
     with seeded(seed):
         if new:
             return model_class(config).float().eval(), LoadReport()
-        head = _head_names(model_class, config)
-        found = model_class.from_pretrained(
-            str(source), config=config, new_weights=head, output_loading_info=True
-        )
-    model, info = found
-    report = LoadReport(missing=tuple(sorted(info["missing_keys"])))
-    return model.float().eval(), report
+        model = model_class(config)
+    return model.float().eval(), _load(model, Path(source))
+
+
+def save_language_model(model: DropInModel, directory: Path) -> None:
+    """Write ``config.json`` and ``model.safetensors``, head included; makes the folder.
+
+    Weights that are tied are written once, as ``transformers`` does.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    tied = model.all_tied_weights_keys
+    weights = {name: value for name, value in model.state_dict().items() if name not in tied}
+    write_weights(directory / WEIGHTS_FILE, weights)
+    values = model.config.to_dict()
+    write_json(directory / "config.json", {**values, "architectures": [type(model).__name__]})
 
 
 def language_model_class(
@@ -110,12 +126,28 @@ def language_model_class(
     return found
 
 
-def _head_names(model_class: type[DropInModel], config: Any) -> list[str]:
-    """Modules and weights beside the encoder."""
-    import torch
+def _load(model: DropInModel, model_dir: Path) -> LoadReport:
+    """Copy the checkpoint's weights; those beside the encoder may be missing.
 
-    with torch.device("meta"):
-        model = model_class(config)
-    prefix = model.base_model_prefix
-    modules = [name for name, _ in model.named_children() if name != prefix]
-    return [*modules, *(name for name, _ in model.named_parameters(recurse=False))]
+    Raises:
+        ModelSourceError: Weights of the encoder are missing or have another shape.
+    """
+    weights = read_weights(model_dir)
+    prefix = f"{model.base_model_prefix}."
+    if any(name.startswith(prefix) for name in weights):
+        report = load_weights(model, weights)
+    else:
+        bare = load_weights(model.base_model, weights)
+        missing = [f"{prefix}{name}" for name in bare.missing]
+        heads = [name for name, _ in model.named_parameters() if not name.startswith(prefix)]
+        report = replace(bare, missing=(*missing, *heads))
+    tied = set(model.all_tied_weights_keys)
+    missing = [name for name in report.missing if name not in tied]
+    lacking = [name for name in missing if name.startswith(prefix) and "pooler" not in name]
+    if lacking or report.mismatched:
+        wrong = replace(report, missing=tuple(lacking), unexpected=())
+        raise ModelSourceError(
+            f"The weights in {model_dir} do not fit its config.json ({wrong}). The folder mixes "
+            "two models, or the checkpoint is of another architecture."
+        )
+    return LoadReport(missing=tuple(missing))

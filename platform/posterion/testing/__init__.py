@@ -9,6 +9,7 @@ from posterion.testing._hostile_texts import hostile_texts, long_texts
 from posterion.testing._model_contract import MODEL_CHECKS, check_model
 from posterion.testing._model_family import ModelFamily, randomize
 from posterion.testing._parity import Parity, check_model_parity
+from posterion.testing._pretraining import tiny_pretraining
 from posterion.testing._running_text import running_documents
 from posterion.testing._tiny import TINY_ARCHITECTURES, TINY_WORDS, tiny_model
 from posterion.testing._training import run_workers, start_workers, tiny_recipe, tiny_training
@@ -30,6 +31,7 @@ __all__ = [
     "running_documents",
     "start_workers",
     "tiny_model",
+    "tiny_pretraining",
     "tiny_recipe",
     "tiny_training",
 ]

@@ -32,6 +32,11 @@ def tiny_recipe(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
         "optimization": {"learning_rate": 3e-3, "epochs": 2, "batch_tokens": 96},
         "engine": {"precision": "fp32"},
     }
+    return with_overrides(recipe, overrides)
+
+
+def with_overrides(recipe: dict[str, Any], overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The recipe with values replaced by dotted key."""
     for key, value in (overrides or {}).items():
         *sections, name = key.split(".")
         section = recipe

@@ -163,8 +163,10 @@ class Pretraining:
 
     def save(self, model: nn.Module, directory: Path) -> None:
         """Write the language model with its tokenizer, in the Hugging Face layout."""
+        from posterion.models import save_language_model
+
         with replaced_directory(directory) as new_dir:
-            cast(WordModel, model).model.save_pretrained(new_dir)
+            save_language_model(cast(WordModel, model).model, new_dir)
             self._tokenizer.save(new_dir)
 
     def forward_flops(self, plan: StepPlan) -> float:
