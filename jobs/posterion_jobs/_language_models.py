@@ -27,9 +27,8 @@ def find_corpus(recipe: PretrainRecipe) -> dict[str, Any]:
         NotFoundError: No such run or folder.
         ArtifactError: No corpus there, or a damaged one.
     """
-    from posterion.data.corpus import TokenShards
-
     from posterion.config import Home
+    from posterion.data.corpus import TokenShards
 
     scheme, _, rest = recipe.corpus.source.partition(":")
     if scheme == "run":
@@ -63,7 +62,6 @@ def find_model(
         ModelSourceError: There is no such model, or none for this objective.
     """
     from posterion.data.corpus import TokenShards
-
     from posterion.models import (
         check_fit,
         load_language_model,

@@ -88,9 +88,7 @@ def spoiled(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_wild_step_is_taken_back_and_the_run_goes_on(tmp_path: Path, spoiled):
     spoiled(step=7, times=1)
-    spec = tiny_pretraining(
-        tmp_path, {"optimization.max_steps": 12, "evaluation.every_steps": 5}
-    )
+    spec = tiny_pretraining(tmp_path, {"optimization.max_steps": 12, "evaluation.every_steps": 5})
     listener = Spoiler(7)
     result = fit(spec, SoloGang(), listener)
     (report,) = listener.reports
@@ -110,9 +108,7 @@ def test_a_wild_step_is_taken_back_and_the_run_goes_on(tmp_path: Path, spoiled):
 
 def test_it_gives_up_when_going_back_does_not_help(tmp_path: Path, spoiled):
     spoiled(step=7, times=100)
-    spec = tiny_pretraining(
-        tmp_path, {"optimization.max_steps": 12, "evaluation.every_steps": 5}
-    )
+    spec = tiny_pretraining(tmp_path, {"optimization.max_steps": 12, "evaluation.every_steps": 5})
     with pytest.raises(WorkError, match="diverged: the gradient norm is") as caught:
         fit(spec, SoloGang(), Spoiler(7))
     message = str(caught.value)

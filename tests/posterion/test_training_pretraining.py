@@ -68,19 +68,19 @@ def test_it_learns_and_transformers_reads_the_result(
 
     spec = tiny_pretraining(
         tmp_path,
-        {"objective.kind": objective, "optimization.epochs": 3},
+        {"objective.kind": objective, "optimization.epochs": 1},
         architecture=architecture,
         packing=packing,
     )
     recorder = Recorder()
     result = fit(spec, SoloGang(), recorder)
-    evaluations = history(result)["evaluations"]
-    perplexities = [each["metrics"]["perplexity"] for each in evaluations]
-    assert perplexities[-1] < 0.9 * perplexities[0]
+    found = history(result)
+    perplexities = [each["metrics"]["perplexity"] for each in found["evaluations"]]
+    assert perplexities[-1] < 0.5 * math.exp(found["loss"][0])
     assert result.metric == "perplexity"
     assert result.best_metric == min(perplexities)
     last = recorder.steps[-1]
-    assert 0 < last.figures["accuracy"] <= 1
+    assert 0 < max(step.figures["accuracy"] for step in recorder.steps) <= 1
     assert ("sentence_loss" in last.figures) == (packing in ("next_sentence", "sentence_order"))
     assert last.worker_memory_bytes == [last.memory_bytes]
     AutoModel.from_pretrained(result.best_model_dir)

@@ -1,6 +1,7 @@
 """Models: own forward passes under the names of the published checkpoints."""
 
 from posterion.models._checkpoints import LoadReport
+from posterion.models._drop_in import DropInModel
 from posterion.models._encoders import check_fit, load_encoder, save_encoder
 from posterion.models._language_models import (
     language_model_class,
@@ -89,6 +90,7 @@ __all__ = [
     "DistilBertForTokenClassification",
     "DistilBertModel",
     "DistilBertPreTrainedModel",
+    "DropInModel",
     "LoadReport",
     "RobertaForCausalLM",
     "RobertaForMaskedLM",

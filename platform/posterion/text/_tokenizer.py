@@ -141,6 +141,7 @@ class Tokenizer:
     def settings_of_backend(self) -> dict[str, Any]:
         """The contents of ``tokenizer.json``."""
         return dict(json.loads(self._backend.to_str()))
+
     @cached_property
     def special_ids(self) -> tuple[int, ...]:
         """Ids of special tokens and of padding, ascending."""

@@ -38,7 +38,7 @@ __all__ = [
     "Totals",
     "TrainingSpec",
     "fit",
-    "preload",
     "held_out_rows",
     "perplexity_of",
+    "preload",
 ]

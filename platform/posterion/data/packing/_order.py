@@ -34,7 +34,7 @@ class RowOrder:
         self._half = np.uint64(max(1, -(-(max(num_rows, 2) - 1).bit_length() // 2)))
         self._mask = (np.uint64(1) << self._half) - np.uint64(1)
         sequence = np.random.SeedSequence([seed, epoch])
-        self._keys: Words = sequence.generate_state(_ROUNDS, np.uint64)
+        self._keys: Words = np.asarray(sequence.generate_state(_ROUNDS, np.uint64), dtype=np.uint64)
 
     def rows(self, start: int, stop: int) -> NDArray[np.int64]:
         """Rows at the places from ``start`` up to ``stop``. Shape: (stop - start,)."""
@@ -46,8 +46,10 @@ class RowOrder:
         return found.astype(np.int64)
 
     def _permuted(self, numbers: Words) -> Words:
-        left, right = numbers >> self._half, numbers & self._mask
+        left: Words = numbers >> self._half
+        right: Words = numbers & self._mask
         for key in self._keys:
-            left, right = right, left ^ (mixed(right + key) & self._mask)
+            folded: Words = mixed(right + key) & self._mask
+            left, right = right, left ^ folded
         result: Words = (left << self._half) | right
         return result

@@ -129,7 +129,8 @@ class Pretraining:
         """Of the forward pass for each token, the head where labels stand included."""
         config = model.config
         head = 2.0 * config.hidden_size * (config.vocab_size + config.hidden_size)
-        return model.flops_per_token(self._shards.max_length) + head * self._examples.label_share
+        head *= self._examples.label_share
+        return float(model.flops_per_token(self._shards.max_length) + head)
 
     def groups(self, model: nn.Module) -> list[ParameterGroup]:
         """By depth; see :func:`parameter_groups`."""
