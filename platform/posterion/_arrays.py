@@ -1,4 +1,4 @@
-"""Arrays of ranges: what Arrow's flat lists are taken apart with."""
+"""Ranges of numbers, and numbers spread evenly: small things of arrays that rooms share."""
 
 from __future__ import annotations
 
@@ -11,3 +11,13 @@ def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.
     first = lengths.cumsum() - lengths
     numbers: NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(starts - first, lengths)
     return numbers
+
+
+def mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Numbers spread evenly over 64 bits, one to one.
+
+    The finalizer of SplitMix64 (Steele, Lea and Flood 2014).
+    """
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))

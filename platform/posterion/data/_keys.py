@@ -104,16 +104,6 @@ def content_numbers(keys: pa.Array | None, num_rows: int, seed: int, part: str) 
     )
 
 
-def mixed(numbers: UintArray) -> UintArray:
-    """Numbers spread evenly over 64 bits, one to one.
-
-    The finalizer of SplitMix64 (Steele, Lea and Flood 2014).
-    """
-    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return numbers ^ (numbers >> np.uint64(31))
-
-
 def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_list(column.type):
         return pa.chunked_array(

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from posterion._arrays import mixed
 from posterion._exceptions import DataError
 from posterion.config import DataSection, HoldOut
 from posterion.data import _keys
@@ -253,7 +254,7 @@ class _Division:
         numbers = np.full(len(sizes), np.iinfo(np.uint64).max, np.uint64)
         np.minimum.at(numbers, unit_of_row, row_numbers)
         # The least of many numbers is small: unmixed, large units would be drawn before small ones.
-        numbers = _keys.mixed(numbers)
+        numbers = mixed(numbers)
         strata = np.zeros(len(sizes), np.int64)
         if self.target is not None:
             target = self.target.take(pa.array(rows))

@@ -11,8 +11,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from posterion._arrays import mixed
 from posterion.config.corpus import DeduplicationSection
-from posterion.data._keys import mixed
 
 Uints = NDArray[np.uint64]
 

@@ -16,8 +16,7 @@ from functools import cache, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from posterion._arrays import ranges
-from posterion.data._keys import mixed
+from posterion._arrays import mixed, ranges
 from posterion.data.packing import Ints
 
 Uints = NDArray[np.uint64]

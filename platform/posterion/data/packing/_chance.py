@@ -10,11 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from posterion._arrays import mixed
 from posterion._exceptions import RequestError
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
 _UNIT = 2.0**-53
 """Of the 53 highest bits to [0, 1)."""
 
@@ -68,10 +67,3 @@ def uniform(
     of_row = mixed(np.asarray(rows).astype(np.uint64) * _GAMMA + key)
     counter = of_row + (np.asarray(places).astype(np.uint64) + np.uint64(1)) * _GAMMA
     return (mixed(counter) >> np.uint64(11)).astype(np.float64) * _UNIT
-
-
-def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Each number well mixed: SplitMix64's last step (Steele, Lea and Flood 2014, figure 18)."""
-    values = (values ^ (values >> np.uint64(30))) * _MIX_1
-    values = (values ^ (values >> np.uint64(27))) * _MIX_2
-    return values ^ (values >> np.uint64(31))

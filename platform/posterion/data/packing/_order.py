@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from posterion.data.packing._chance import mixed
+from posterion._arrays import mixed
 
 _ROUNDS = 6
 
