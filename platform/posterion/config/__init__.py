@@ -11,6 +11,15 @@ from posterion.config._load import (
 )
 from posterion.config._suggest import did_you_mean, nearest
 from posterion.config._variants import Variants
+from posterion.config.corpus import (
+    CleaningSection,
+    CorpusSection,
+    DeduplicationSection,
+    LanguageSection,
+    PackingSection,
+    TextSection,
+    VocabularySection,
+)
 from posterion.config.platform import (
     GatewaySettings,
     Home,
@@ -22,12 +31,14 @@ from posterion.config.platform import (
 from posterion.config.pretraining import (
     PRETRAINING_METRICS,
     CausalObjective,
+    CorpusRecipe,
     CorpusReference,
     LanguageModelSection,
     MaskedObjective,
     ObjectiveSection,
     PermutedObjective,
     PretrainRecipe,
+    VocabularyRecipe,
 )
 from posterion.config.recipe import (
     DataSection,
@@ -66,8 +77,12 @@ from posterion.config.recipes import (
 __all__ = [
     "PRETRAINING_METRICS",
     "CausalObjective",
+    "CleaningSection",
+    "CorpusRecipe",
     "CorpusReference",
+    "CorpusSection",
     "DataSection",
+    "DeduplicationSection",
     "DivergenceSection",
     "EarlyStopping",
     "ElasticWorkers",
@@ -80,12 +95,14 @@ __all__ = [
     "HoldOut",
     "Home",
     "LanguageModelSection",
+    "LanguageSection",
     "LastLayersPooling",
     "MaskedObjective",
     "ModelSection",
     "Name",
     "ObjectiveSection",
     "OptimizationSection",
+    "PackingSection",
     "PermutedObjective",
     "PlatformSettings",
     "PoolingSection",
@@ -98,10 +115,13 @@ __all__ = [
     "RegistrySettings",
     "Section",
     "TaskSection",
+    "TextSection",
     "TokenPooling",
     "TrainingRecipe",
     "TrustSection",
     "Variants",
+    "VocabularyRecipe",
+    "VocabularySection",
     "WeightedLayersPooling",
     "apps_dir",
     "did_you_mean",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from posterion.config._base import Section
-from posterion.config.recipe import Probability, TrainingRecipe
+from posterion.config.corpus import CorpusSection, VocabularySection
+from posterion.config.recipe import EngineSection, Probability, Recipe, TrainingRecipe
 
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
@@ -72,10 +73,49 @@ ObjectiveSection = MaskedObjective | PermutedObjective | CausalObjective
 
 
 class CorpusReference(Section):
-    """The packed corpus to learn from."""
+    """A packed corpus that is there already."""
 
     source: str
     """``path:FOLDER`` of a corpus that a corpus job built, or ``run:ID`` of that job."""
+
+
+def _corpus_form(value: Any) -> str:
+    named = value.get("source") if isinstance(value, Mapping) else getattr(value, "source", None)
+    return "built" if named is not None else "described"
+
+
+CorpusChoice = Annotated[
+    Annotated[CorpusReference, Tag("built")] | Annotated[CorpusSection, Tag("described")],
+    Discriminator(_corpus_form),
+]
+"""The corpus to learn from: one that is there, or what to build it of."""
+
+
+class CorpusRecipe(Recipe):
+    """Running text to a packed corpus on disk."""
+
+    job: Literal["corpus"]
+    """What to do."""
+    corpus: CorpusSection
+    tokenizer: str
+    """Makes tokens: a source like ``model.source``, for the folder that holds it."""
+    output: str | None = None
+    """Folder to write; the run's ``corpus/`` when absent."""
+    engine: EngineSection = EngineSection()
+    """``workers`` read and pack side by side."""
+
+
+class VocabularyRecipe(Recipe):
+    """Running text to a tokenizer."""
+
+    job: Literal["vocabulary"]
+    """What to do."""
+    corpus: CorpusSection
+    """Text and cleaning count; the rest is for a corpus job."""
+    vocabulary: VocabularySection = VocabularySection()
+    output: str | None = None
+    """Folder to write; the run's ``tokenizer/`` when absent."""
+    engine: EngineSection = EngineSection()
 
 
 class PretrainRecipe(TrainingRecipe):
@@ -85,12 +125,32 @@ class PretrainRecipe(TrainingRecipe):
 
     job: Literal["pretrain"]
     """What to do."""
-    corpus: CorpusReference
+    corpus: CorpusChoice
+    """A corpus that a corpus job built (``source``), or the sections of one, which is then built
+    first, once for all runs that describe the same."""
+    vocabulary: VocabularySection | None = None
+    """A tokenizer to train first on the described corpus's text, for a ``new:`` model."""
     model: LanguageModelSection
     objective: Annotated[ObjectiveSection, Field(discriminator="kind")] = MaskedObjective(
         kind="masked"
     )
     """What is to be guessed: a name, or a mapping with ``kind`` and options."""
+
+    @model_validator(mode="after")
+    def _has_text_for_its_vocabulary(self) -> PretrainRecipe:
+        if self.vocabulary is None:
+            return self
+        if not isinstance(self.corpus, CorpusSection) or not self.model.source.startswith("new:"):
+            raise ValueError(
+                "vocabulary trains a tokenizer for a new: model on text that the section corpus "
+                "describes; leave it out for a model or a corpus that has a tokenizer"
+            )
+        if self.model.tokenizer is not None:
+            raise ValueError(
+                f"vocabulary would train a tokenizer, but model.tokenizer names one "
+                f"({self.model.tokenizer!r}); give one of the two"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_a_metric(self) -> PretrainRecipe:

@@ -11,10 +11,12 @@ from typing import Annotated, Any, Self
 from pydantic import Field, create_model, model_validator
 
 from posterion.config import (
+    CorpusRecipe,
     FinetuneRecipe,
     PretrainRecipe,
     Recipe,
     Variants,
+    VocabularyRecipe,
     did_you_mean,
     load,
     parse,
@@ -57,7 +59,15 @@ def recipe_models() -> Variants[Recipe]:
         __doc__=FinetuneRecipe.__doc__,
         task=(Annotated[union, field], ...),
     )
-    return Variants("job", {"finetune": finetune, "pretrain": PretrainRecipe})
+    return Variants(
+        "job",
+        {
+            "corpus": CorpusRecipe,
+            "finetune": finetune,
+            "pretrain": PretrainRecipe,
+            "vocabulary": VocabularyRecipe,
+        },
+    )
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
