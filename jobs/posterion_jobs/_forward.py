@@ -29,6 +29,7 @@ STEP_FIGURES = (
     "padding_share",
     "mfu",
     "memory_bytes",
+    "data_wait_share",
 )
 
 
@@ -134,6 +135,10 @@ class Forwarder:
             figures = {
                 f"train.{name}": float(event[name]) for name in STEP_FIGURES if name in event
             }
+            figures |= {f"train.{name}": float(v) for name, v in event.get("figures", {}).items()}
+            memory = event.get("worker_memory_bytes", ())
+            if len(memory) > 1:
+                figures |= {f"memory.worker_{n}": float(each) for n, each in enumerate(memory)}
             self._tracker.log_metrics(figures, step=int(event["step"]))
         elif kind == "evaluation":
             figures = {f"validation.{name}": float(v) for name, v in event["metrics"].items()}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posterion import NotFoundError
+from posterion import NotFoundError, RequestError
+from posterion_jobs._corpora import Builder
 from posterion_jobs._prepare import pinned, write_table
 from posterion_jobs._runs import RunFolder, read_json, write_json
 from posterion_jobs._versions import common_lineage
@@ -20,38 +21,94 @@ INTERVALS = "intervals_95"
 """Key of the bootstrap intervals in ``metrics.json``."""
 
 
-def find_corpus(recipe: PretrainRecipe) -> dict[str, Any]:
-    """The folder of the corpus.
+def find_corpus(
+    recipe: PretrainRecipe, tokenizer_dir: Path | None, builder: Builder
+) -> dict[str, Any]:
+    """The folder of the corpus: one that is there, or one that is built now.
+
+    What a recipe describes is built once, in the home's cache, for all runs that describe the same.
+
+    Args:
+        recipe: Names or describes a corpus.
+        tokenizer_dir: The tokenizer of a described corpus.
+        builder: Builds it.
 
     Raises:
         NotFoundError: No such run or folder.
         ArtifactError: No corpus there, or a damaged one.
     """
-    from posterion.config import Home
-    from posterion.data.corpus import TokenShards
+    from posterion.config import CorpusSection, Home
+    from posterion.data.corpus import TokenShards, corpus_key
+    from posterion.text import Tokenizer
 
-    scheme, _, rest = recipe.corpus.source.partition(":")
-    if scheme == "run":
-        directory = Home.current().runs_dir / rest / "corpus"
+    home = Home.current()
+    if isinstance(recipe.corpus, CorpusSection):
+        assert tokenizer_dir is not None
+        tokenizer = Tokenizer.load(tokenizer_dir)
+        directory = home.cache_dir / "corpora" / corpus_key(recipe.corpus, tokenizer)[:40]
+        builder.corpus(recipe.corpus, tokenizer, directory)
+        source = ", ".join(recipe.corpus.text.sources)
     else:
-        directory = Path(rest).expanduser().resolve()
-    if not directory.is_dir():
-        raise NotFoundError(
-            f"corpus.source {recipe.corpus.source!r} means the folder {directory}, which does not "
-            "exist; build a corpus with a recipe of job: corpus"
-        )
+        source = recipe.corpus.source
+        scheme, _, rest = source.partition(":")
+        if scheme == "run":
+            directory = home.runs_dir / rest / "corpus"
+        else:
+            directory = Path(rest).expanduser().resolve()
+        if not directory.is_dir():
+            raise NotFoundError(
+                f"corpus.source {source!r} means the folder {directory}, which does not exist; "
+                "build a corpus with a recipe of job: corpus"
+            )
     shards = TokenShards(directory)
     return {
         "dir": str(directory),
-        "source": recipe.corpus.source,
+        "source": source,
         "hash": shards.content_hash,
         "packing": shards.packing,
         "found": {"rows": shards.num_rows, "tokens": shards.num_tokens},
     }
 
 
+def find_tokenizer(
+    recipe: PretrainRecipe, registry: Registry | None, folder: RunFolder, builder: Builder
+) -> dict[str, Any]:
+    """The tokenizer's folder as ``dir``; nothing for that of a corpus that is there.
+
+    Raises:
+        ModelSourceError: There is none.
+        RequestError: A new model on a described corpus, and no word of its tokenizer.
+    """
+    from posterion.config import CorpusSection
+    from posterion.models import resolve_tokenizer
+
+    section = recipe.model
+    if recipe.vocabulary is not None:
+        assert isinstance(recipe.corpus, CorpusSection)
+        directory = folder.path / "tokenizer"
+        tokenizer = builder.vocabulary(recipe.corpus, recipe.vocabulary, directory)
+        return {"dir": str(directory), "found": {"tokens": tokenizer.vocabulary_size}}
+    named = section.tokenizer
+    if named is None and not section.source.startswith("new:"):
+        named = section.source
+    if named is not None:
+        resolve = registry.resolve if registry else None
+        return {"dir": str(resolve_tokenizer(pinned(named, registry), registry=resolve))}
+    if isinstance(recipe.corpus, CorpusSection):
+        raise RequestError(
+            f"model.source {section.source!r} has no tokenizer, and none is told for the corpus: "
+            "train one with a section vocabulary, or name one with model.tokenizer"
+        )
+    return {"dir": None}
+
+
 def find_model(
-    recipe: PretrainRecipe, registry: Registry | None, folder: RunFolder, corpus_dir: Path
+    recipe: PretrainRecipe,
+    registry: Registry | None,
+    folder: RunFolder,
+    *,
+    corpus_dir: Path,
+    tokenizer_dir: Path | None,
 ) -> dict[str, Any]:
     """Write the language model to start from, with its tokenizer, into ``base/``.
 
@@ -66,22 +123,17 @@ def find_model(
         check_fit,
         load_language_model,
         resolve_model,
-        resolve_tokenizer,
         save_language_model,
     )
     from posterion.tasks import replaced_directory
     from posterion.text import Tokenizer
 
-    resolve = registry.resolve if registry else None
     section = recipe.model
     parent = pinned(section.source, registry)
     is_new = parent.startswith("new:")
+    resolve = registry.resolve if registry else None
     source: str | Path = parent if is_new else resolve_model(parent, registry=resolve)
-    if section.tokenizer is not None:
-        tokenizer_dir = resolve_tokenizer(pinned(section.tokenizer, registry), registry=resolve)
-    else:
-        tokenizer_dir = corpus_dir / "tokenizer" if is_new else Path(source)
-    tokenizer = Tokenizer.load(tokenizer_dir)
+    tokenizer = Tokenizer.load(tokenizer_dir or corpus_dir / "tokenizer")
     changes = dict(section.config)
     if is_new:
         sizes = {"vocab_size": tokenizer.vocabulary_size, "pad_token_id": tokenizer.pad_id}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from posterion_jobs._events import parse_event
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
 PLAIN_STEP_SECONDS = 5.0
 
@@ -18,6 +18,8 @@ STAGES: Mapping[str, str] = {
     "data": "Reading and checking the data",
     "split": "Dividing it",
     "encode": "Tokenizing",
+    "tokenizer": "Finding the tokenizer",
+    "corpus": "Finding or building the corpus",
     "model": "Finding the model",
     "train": "Training",
     "evaluate": "Calibrating and evaluating",
@@ -59,13 +61,20 @@ class LiveView:
     """A bar for the training, and lines above it for all else; for use as a context manager."""
 
     def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         self._console = console
-        self._progress = Progress(
+        figures = self._figures = _Figures()
+
+        class Bars(Progress):
+            def get_renderables(self) -> Iterable[RenderableType]:
+                yield from super().get_renderables()
+                yield from figures.renderables()
+
+        self._progress = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.fields[figures]}"),
+            MofNCompleteColumn(),
             console=console,
             transient=True,
         )
@@ -107,18 +116,37 @@ class LiveView:
         self._end()
         self._console.print(describe(event), markup=False)
         self._task = self._progress.add_task(
-            "training", total=event["total_steps"], completed=event["first_step"], figures=""
+            "training", total=event["total_steps"], completed=event["first_step"]
         )
 
     def _step(self, event: Mapping[str, Any]) -> None:
         if self._task is None:
-            self._task = self._progress.add_task("training", total=event["total_steps"], figures="")
-        self._progress.update(self._task, completed=event["step"], figures=step_figures(event))
+            self._task = self._progress.add_task("training", total=event["total_steps"])
+        self._figures.event = event
+        self._progress.update(self._task, completed=event["step"])
 
     def _end(self) -> None:
         if self._task is not None:
             self._progress.remove_task(self._task)
-            self._task = None
+            self._task = self._figures.event = None
+
+
+class _Figures:
+    """The last step's figures as a table."""
+
+    def __init__(self) -> None:
+        self.event: Mapping[str, Any] | None = None
+
+    def renderables(self) -> Iterable[RenderableType]:
+        """Nothing before the first step."""
+        from rich.table import Table
+
+        if self.event is None:
+            return
+        figures = _figures(self.event)
+        table = Table(*(name for name, _ in figures), box=None, pad_edge=False, header_style="dim")
+        table.add_row(*(value for _, value in figures))
+        yield table
 
 
 def describe(event: Mapping[str, Any]) -> str:
@@ -135,6 +163,18 @@ def describe(event: Mapping[str, Any]) -> str:
         )
     if kind == "workers":
         return _describe_workers(event)
+    if kind == "corpus":
+        return (
+            f"  {event['stage']} {event['done']}/{event['total']}  "
+            f"{event['megabytes_per_second']:.1f} MB/s  "
+            f"{event['documents_per_second']:,.0f} documents/s  "
+            f"{duration(event['eta_seconds'])} left"
+        )
+    if kind == "rollback":
+        return (
+            f"  back from step {event['step']} to step {event['to_step']}: {event['reason']}; "
+            f"going on at {event['learning_rate_factor']:g} times the learning rate"
+        )
     if kind == "step":
         return f"  step {event['step']}/{event['total_steps']}  {step_figures(event)}"
     if kind == "evaluation":
@@ -151,12 +191,28 @@ def describe(event: Mapping[str, Any]) -> str:
 
 
 def step_figures(event: Mapping[str, Any]) -> str:
-    """Loss, speed and time left of a step."""
-    return (
-        f"loss {event['loss']:.4f}  {event['tokens_per_second']:,.0f} tokens/s  "
-        f"MFU {100 * event['mfu']:.0f} %  {event['memory_bytes'] / 2**30:.1f} GiB  "
-        f"{duration(event['eta_seconds'])} left"
+    """A step's figures on one line."""
+    told = [f"{name} {value}" for name, value in _figures(event)[:-1]]
+    return "  ".join([*told, f"{duration(event['eta_seconds'])} left"])
+
+
+def _figures(event: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values of all that a step tells; the time left last."""
+    memory = (
+        [event["memory_bytes"]]
+        if len(event.get("worker_memory_bytes", ())) < 2
+        else (event["worker_memory_bytes"])
     )
+    return [
+        ("loss", f"{event['loss']:.4f}"),
+        *((name, _short(value)) for name, value in event.get("figures", {}).items()),
+        ("tokens/s", f"{event['tokens_per_second']:,.0f}"),
+        ("MFU", f"{100 * event['mfu']:.0f} %"),
+        ("gradient norm", f"{event['gradient_norm']:.3g}"),
+        ("memory", " + ".join(f"{each / 2**30:.1f}" for each in memory) + " GiB"),
+        ("data wait", f"{100 * event['data_wait_share']:.1f} %"),
+        ("time left", duration(event["eta_seconds"])),
+    ]
 
 
 def duration(seconds: float) -> str:

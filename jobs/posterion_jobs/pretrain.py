@@ -1,15 +1,16 @@
 """Pretraining, from running text to a registered language model.
 
-======== ==========================================================================
-stage    leaves
-======== ==========================================================================
-corpus   the folder of packed rows, and its content hash for the lineage
-model    ``base/``: the language model to start from, with its tokenizer
-train    ``checkpoints/``, ``best/model/``, the loss curve
-evaluate ``evaluation/``: held-out rows one by one, figures with intervals
-assemble ``version/``
-register the version at the registry
-======== ==========================================================================
+========= =========================================================================
+stage     leaves
+========= =========================================================================
+tokenizer the tokenizer's folder; trained first where the recipe says so
+corpus    the folder of packed rows, built if need be; its content hash
+model     ``base/``: the language model to start from, with its tokenizer
+train     ``checkpoints/``, ``best/model/``, the loss curve
+evaluate  ``evaluation/``: held-out rows one by one, figures with intervals
+assemble  ``version/``
+register  the version at the registry
+========= =========================================================================
 
 What comes out is a checkpoint in the Hugging Face layout, head included: a fine-tuning recipe
 names it in one line, ``model.source: models:/NAME@candidate`` or ``path:``.
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posterion_jobs import _language_models as language_models
+from posterion_jobs._corpora import Builder
 from posterion_jobs._events import Emitter, no_events
 from posterion_jobs._forward import NoTracker, Tracker
 from posterion_jobs._outcome import Outcome
@@ -55,14 +57,27 @@ def run(
     folder.path.mkdir(parents=True, exist_ok=True)
     stages = Stages(folder, emit)
     log_settings(tracker, recipe)
+    builder = Builder(folder, emit)
+    tokenizer = stages.run(
+        "tokenizer",
+        lambda: language_models.find_tokenizer(recipe, registry, folder, builder),
+        valid=lambda found: found["dir"] is None or Path(found["dir"]).is_dir(),
+    )
+    tokenizer_dir = None if tokenizer["dir"] is None else Path(tokenizer["dir"])
     corpus = stages.run(
         "corpus",
-        lambda: language_models.find_corpus(recipe),
+        lambda: language_models.find_corpus(recipe, tokenizer_dir, builder),
         valid=lambda found: Path(found["dir"]).is_dir(),
     )
     model = stages.run(
         "model",
-        lambda: language_models.find_model(recipe, registry, folder, Path(corpus["dir"])),
+        lambda: language_models.find_model(
+            recipe,
+            registry,
+            folder,
+            corpus_dir=Path(corpus["dir"]),
+            tokenizer_dir=tokenizer_dir,
+        ),
         valid=lambda found: Path(found["dir"]).is_dir(),
     )
     spec = PretrainSpec(

@@ -14,6 +14,7 @@ from posterion.data.corpus._build import (
     run_here,
 )
 from posterion.data.corpus._index import CorpusIndex, read_index
+from posterion.data.corpus._texts import corpus_texts
 from posterion.data.corpus._token_shards import TokenShards
 from posterion.data.corpus._work import Task, work
 
@@ -25,6 +26,7 @@ __all__ = [
     "TokenShards",
     "build_corpus",
     "corpus_key",
+    "corpus_texts",
     "read_index",
     "run_here",
     "work",
