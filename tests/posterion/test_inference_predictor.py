@@ -71,7 +71,7 @@ def test_real_weights_do_not_depend_on_the_batch_either(tmp_path):
     rows = examples(24, 12) + examples(6, 90, seed=1)
     alone = answers([predictor.predict([row])[0] for row in rows])
     assert 0.3 < alone.std() < 3.0
-    np.testing.assert_allclose(answers(predictor.predict(rows)), alone, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(answers(predictor.predict(rows)), alone, rtol=0, atol=2e-6)
 
 
 def test_bf16_is_close(model_dir):

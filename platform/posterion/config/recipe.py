@@ -249,8 +249,9 @@ class EngineSection(Section):
     """GPUs of each worker."""
     zero: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO stage."""
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """Arithmetic of the forward and backward pass; master weights are always fp32."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward and backward pass; master weights are always fp32. ``auto``: bf16
+    where all workers have instructions for it, else fp32."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them."""
     max_failures: Annotated[int, Field(ge=0)] = 3

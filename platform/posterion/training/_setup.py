@@ -13,6 +13,7 @@ from posterion.training._fingerprint import training_identity
 from posterion.training._gang import Gang
 from posterion.training._meter import Meter
 from posterion.training._peak import matmul_peak
+from posterion.training._precision import working_precision
 from posterion.training._spec import TrainingSpec, step_size
 from posterion.training._workload import Workload
 
@@ -36,13 +37,14 @@ def prepare(spec: TrainingSpec, gang: Gang) -> Setup:
     """Open the data, load the model, start the engine."""
     recipe = spec.parsed_recipe()
     _use_threads(recipe)
+    precision = working_precision(recipe.engine.precision, gang.device, gang)
     micro_batches = step_size(spec.run_dir, recipe.micro_batches, write=gang.rank == 0)
     barrier(gang)
     workload = spec.workload(gang, micro_batches)
     model = workload.model()
     peak = matmul_peak(
         spec.run_dir / "artifacts" / f"peak-{gang.rank}.json",
-        precision=recipe.engine.precision,
+        precision=precision,
         device=gang.device,
     )
     meter = Meter(
@@ -53,7 +55,7 @@ def prepare(spec: TrainingSpec, gang: Gang) -> Setup:
     engine = Engine(
         model,
         groups,
-        engine=recipe.engine,
+        engine=recipe.engine.model_copy(update={"precision": precision}),
         optimization=_shared(recipe.optimization, micro_batches, gang),
         gang=gang,
     )

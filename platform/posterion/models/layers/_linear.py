@@ -86,6 +86,15 @@ def linear(
     return F.gelu(result) if activation == "gelu" else result
 
 
+def _can_pack(weight: Tensor) -> bool:
+    """Whether oneDNN keeps such weights in an order of its own on this processor."""
+    if not _HAS_ONEDNN or weight.device.type != "cpu" or weight.dtype not in _PACKED_TYPES:
+        return False
+    if weight.dtype == torch.float32:
+        return True
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 class Linear(nn.Linear):
     """``nn.Linear`` by :func:`linear`, with weights that can be packed for inference."""
 
@@ -97,7 +106,7 @@ class Linear(nn.Linear):
         Later changes of ``weight`` do not reach the copy; :meth:`unpack` drops it.
         """
         weight = self.weight.detach()
-        if _HAS_ONEDNN and weight.device.type == "cpu" and weight.dtype in _PACKED_TYPES:
+        if _can_pack(weight):
             self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, _TYPICAL_TOKENS)
 
     def unpack(self) -> None:
