@@ -120,20 +120,23 @@ def _step_size(logit: Any, label: Any, rate: Any, sigmoid: Array) -> Any:
     return (label - sigmoid[min(cell, _CELLS - 1)]) * rate
 
 
-@compiled
+@inlined
 def _regress(
-    hidden: Array, output: Array, label: Any, rate: Any, sigmoid: Array, error: Array
+    hidden: Array, outputs: Array, row: Any, label: Any, rate: Any, sigmoid: Array, error: Array
 ) -> None:
-    """One step of a logistic regression, (D,) against (D,); adds to error (D,)."""
+    """One step of a logistic regression, (D,) against a row of (V, D); adds to error (D,).
+
+    The row is no array of its own, whose references would be counted at every step.
+    """
     size = len(hidden)
     logit = np.float32(0.0)
     for d in range(size):
-        logit += hidden[d] * output[d]
+        logit += hidden[d] * outputs[row, d]
     step = _step_size(logit, label, rate, sigmoid)
     for d in range(size):
-        old = output[d]
+        old = outputs[row, d]
         error[d] += step * old
-        output[d] = old + step * hidden[d]
+        outputs[row, d] = old + step * hidden[d]
 
 
 @compiled
@@ -148,14 +151,16 @@ def _predict(
     zero, one = np.float32(0.0), np.float32(1.0)
     error[:] = 0.0
     if targets.hierarchical:
+        points, bits = targets.points, targets.bits
         for step in range(targets.starts[word], targets.starts[word + 1]):
-            label = one - np.float32(targets.bits[step])
-            _regress(hidden, outputs[targets.points[step]], label, rate, sigmoid, error)
+            label = one - np.float32(bits[step])
+            _regress(hidden, outputs, np.uint64(points[step]), label, rate, sigmoid, error)
         return
-    _regress(hidden, outputs[word], one, rate, sigmoid, error)
-    for k in range(len(draws.noise)):
-        if draws.noise[k] != word:
-            _regress(hidden, outputs[draws.noise[k]], zero, rate, sigmoid, error)
+    noise = draws.noise
+    _regress(hidden, outputs, np.uint64(word), one, rate, sigmoid, error)
+    for k in range(len(noise)):
+        if noise[k] != word:
+            _regress(hidden, outputs, np.uint64(noise[k]), zero, rate, sigmoid, error)
 
 
 @compiled
