@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posterion import ArtifactError, DataError, ModelSourceError, RequestError
-from posterion.config import FinetuneRecipe, Home, did_you_mean, fingerprint
+from posterion import RequestError
+from posterion.config import FinetuneRecipe, Home, fingerprint
 from posterion_jobs._client import NAME_KEY, RUN_KEY, JobsClient, Submission
+from posterion_jobs._request import absolute_sources, check_paths
 from posterion_jobs._runs import (
     RunFolder,
     RunRecord,
@@ -172,80 +173,6 @@ def git_commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return answer.stdout.strip() if answer.returncode == 0 else ""
-
-
-def absolute_sources(values: dict[str, Any]) -> dict[str, Any]:
-    """The recipe with sources that are files made absolute: a job has another working folder."""
-
-    def walk(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {
-                key: absolute(item) if key in ("source", "tokenizer") else walk(item)
-                for key, item in value.items()
-            }
-        return value
-
-    def absolute(source: Any) -> Any:
-        scheme, _, rest = source.partition(":") if isinstance(source, str) else ("", "", "")
-        path = Path(rest).expanduser()
-        if scheme == "path" or (scheme == "new" and path.exists()):
-            return f"{scheme}:{path.absolute()}"
-        return source
-
-    result: dict[str, Any] = walk(values)
-    return result
-
-
-def check_paths(values: Mapping[str, Any]) -> None:
-    """Refuse a recipe that names files which are not there.
-
-    Raises:
-        DataError: A data source is missing.
-        ModelSourceError: The model is missing.
-        ArtifactError: Its weights are damaged.
-    """
-    data = values["data"]
-    sources = {"data.source": data["source"]}
-    for part in ("test", "validation", "calibration"):
-        if data.get(part) and data[part].get("source"):
-            sources[f"data.{part}.source"] = data[part]["source"]
-    for location, source in sources.items():
-        if source.startswith("path:") and not Path(source.removeprefix("path:")).exists():
-            path = Path(source.removeprefix("path:"))
-            near = [entry.name for entry in path.parent.glob("*")]
-            raise DataError(
-                f"{location}: there is no file {str(path)!r}.{did_you_mean(path.name, near)} "
-                "Correct the path; it is taken from the folder in which the command runs."
-            )
-    model = values["model"]["source"]
-    if model.startswith("path:") and not Path(model.removeprefix("path:")).is_dir():
-        raise ModelSourceError(
-            f"model.source: there is no folder {model.removeprefix('path:')!r}. It should hold "
-            "config.json, the weights and the tokenizer."
-        )
-    if model.startswith("path:"):
-        _check_weights(Path(model.removeprefix("path:")))
-    tokenizer = values["model"].get("tokenizer") or ""
-    if tokenizer.startswith("path:") and not Path(tokenizer.removeprefix("path:")).is_dir():
-        raise ModelSourceError(
-            f"model.tokenizer: there is no folder {tokenizer.removeprefix('path:')!r}. It should "
-            "hold tokenizer.json or a vocabulary."
-        )
-
-
-def _check_weights(directory: Path) -> None:
-    """Refuse weights whose file was cut off; only headers and sizes are looked at."""
-    from safetensors import SafetensorError, safe_open
-
-    for path in sorted(directory.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="np"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise ArtifactError(
-                f"model.source: {path} is damaged and cannot be read ({error}). Fetch the model "
-                "again."
-            ) from error
 
 
 def check_data(recipe: Recipe) -> None:

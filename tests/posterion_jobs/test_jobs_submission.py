@@ -8,15 +8,14 @@ import pytest
 from posterion import DataError, ModelSourceError, RequestError
 from posterion.config import Home
 from posterion_jobs._client import Submission
+from posterion_jobs._request import absolute_sources, check_paths
 from posterion_jobs._runs import RunFolder, RunRecord
 from posterion_jobs._shipping import PACKAGES, package_dirs, runtime_environment
 from posterion_jobs._submission import (
     RunView,
     _local_view,
     _remote_view,
-    absolute_sources,
     check_data,
-    check_paths,
     find_run,
     list_views,
     resume_run,
@@ -70,6 +69,32 @@ def test_path_sources_become_absolute_and_others_stay(
     }
     (tmp_path / "sizes.json").touch()
     assert absolute_sources({"model": model})["model"]["source"] == f"new:{tmp_path}/sizes.json"
+
+
+def test_texts_and_outputs_become_absolute_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    values = {
+        "corpus": {"text": {"sources": ["path:books/*.txt", "hub:a/b"]}},
+        "tokenizer": "path:words",
+        "output": "packed",
+    }
+    found = absolute_sources(values)
+    assert found["corpus"]["text"]["sources"] == [f"path:{tmp_path}/books/*.txt", "hub:a/b"]
+    assert found["tokenizer"] == f"path:{tmp_path}/words"
+    assert found["output"] == f"{tmp_path}/packed"
+
+
+def test_missing_texts_are_refused_and_patterns_count_up_to_their_first_star(tmp_path: Path):
+    (tmp_path / "books").mkdir()
+    corpus = {"text": {"sources": [f"path:{tmp_path}/books/**/*.txt"]}}
+    check_paths({"corpus": corpus, "model": {"source": "new:roberta"}})
+    corpus["text"]["sources"].append(f"path:{tmp_path}/boks/*.txt")
+    with pytest.raises(DataError, match=r"sources\[1\].*boks.*Did you mean 'books'"):
+        check_paths({"corpus": corpus})
+    with pytest.raises(DataError, match=r"corpus\.source.*packed"):
+        check_paths({"corpus": {"source": f"path:{tmp_path}/packed"}})
+    with pytest.raises(ModelSourceError, match=r"tokenizer: there is no folder"):
+        check_paths({"tokenizer": f"path:{tmp_path}/none"})
 
 
 def test_missing_files_are_refused_before_anything_is_submitted(tmp_path: Path):
