@@ -190,9 +190,11 @@ def calls(path: Path) -> Iterator[tuple[int, str, ast.Call]]:
             yield node.lineno, ast.unparse(node.func), node
 
 
+@cache
 def is_program(path: Path) -> bool:
     """Whether the module is run with ``python -m``; such a one may tell of a wrong call."""
-    return any("__name__ == '__main__'" in ast.unparse(node) for node in tree_of(path).body)
+    conditions = (node.test for node in tree_of(path).body if isinstance(node, ast.If))
+    return any(ast.unparse(condition) == "__name__ == '__main__'" for condition in conditions)
 
 
 def test_banned_calls() -> None:
