@@ -18,33 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posterion._arrays import ranges
-from posterion.text._segments import begins_lower, sentence_parts
+from posterion.text._chunks import ChunkTable, ChunkTokenizer
+from posterion.text._segments import STOPS, begins_lower, sentence_parts
 from posterion.text._tokenizer import Tokenizer
 
 Ints = NDArray[np.int64]
 
 _LONGEST_CHUNK = 40
 """Characters; longer ones, as in Chinese, are not words and hardly come again."""
-_MOST_CHUNKS = 400_000
-"""Different chunks that are kept; some 100 MB."""
+_MOST_CHUNKS = 1_000_000
+"""Different chunks that are kept; some 200 MB."""
 _FIRST = "\x00"
 """Before the first chunk of a text, which has no space before it."""
 _FIRST_OR_LINE = f"{_FIRST}\n"
-_PROBE = (
-    "The quick brown fox: don't panic, Mr. O'Neil's 3.14 e-mails (e.g. \"a_b\")! caf\u00e9 "
-    "e\u0301t \u201cWell\u2014no.\u201d \u2026 \u4e2d\u6587\u3002\u597d \u0440\u0443\u0441 x=1+2; "
-    "a.b/c?d=e#f $5 100% \U0001f600 A I I'm ##x _ \u2581y"
-)
-_SENTENCE, _LOWER, _BEGINS = 1, 2, 4
-"""What a chunk may do: end a sentence, begin in lower case, begin a sentence whatever is before."""
-_PARTING = {
-    "BertPreTokenizer": None,
-    "ByteLevel": "use_regex",
-    "Metaspace": "split",
-    "Whitespace": None,
-    "WhitespaceSplit": None,
-}
-"""Pre-tokenizers that part text at spaces, and the switch that they may have for it."""
+_SENTENCE, _ENDS, _LOWER, _BEGINS = 1, 2, 4, 8
+"""What a chunk may do: end a sentence unless lower case follows, end one whatever follows, begin in
+lower case, begin a sentence whatever is before."""
 
 
 class RunningTokens(NamedTuple):
@@ -70,16 +59,12 @@ class RunningText:
     def __init__(
         self, tokenizer: Tokenizer, *, sentences: str = "rules", line_breaks: str = "space"
     ) -> None:
-        self._tokenizer = tokenizer
+        self._chunk_tokenizer = ChunkTokenizer(tokenizer)
         self._by_rules = sentences == "rules"
         self._as_space = line_breaks == "space"
-        self._apart = _tokenizes_apart(tokenizer)
         self._known: dict[str, int] = {}
+        self._table = ChunkTable()
         self._num_kept = 0
-        self._tokens: NDArray[np.int32] = np.zeros(0, dtype=np.int32)
-        self._starts: Ints = np.zeros(0, dtype=np.int64)
-        self._lengths: Ints = np.zeros(0, dtype=np.int64)
-        self._flags: NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
 
     def encode(self, texts: Sequence[str]) -> RunningTokens:
         """Tokenize texts whose words single spaces or line ends part.
@@ -96,11 +81,10 @@ class RunningText:
             text_chunks.append(len(chunks))
         codes, sizes = self._codes(chunks)
         text_codes = np.concatenate(([0], sizes.cumsum()))[text_chunks]
-        lengths = self._lengths[codes]
-        tokens = self._tokens[ranges(self._starts[codes], lengths)]
-        places = self._begins(codes, text_codes).nonzero()[0]
+        tokens, lengths, flags = self._table.take(codes)
+        places = _begins(flags, text_codes).nonzero()[0]
         offsets = np.append(np.concatenate(([0], lengths.cumsum()))[places], len(tokens))
-        self._forget_some()
+        self._forget()
         return RunningTokens(tokens, offsets, np.searchsorted(places, text_codes))
 
     def _chunks(self, text: str) -> list[str]:
@@ -111,7 +95,7 @@ class RunningText:
         if self._as_space:
             while "\n\n" in text:
                 text = text.replace("\n\n", "\n")
-        if self._apart:
+        if self._chunk_tokenizer.is_apart:
             chunks = text.replace("\n", " \n").split(" ")
         else:
             first, *lines = text.split("\n")
@@ -134,44 +118,65 @@ class RunningText:
         return ranges(codes, sizes), sizes
 
     def _learn(self, chunks: Iterable[str], odd: dict[str, tuple[int, int]]) -> None:
-        """Add chunks to the tables; those that are no words to the end, where they are forgotten.
+        """Add chunks to the table; those that are no words at its end, where they are forgotten.
 
         ``odd`` gets the first row and the number of rows of the latter.
         """
         words: list[tuple[str, int]] = []
-        others: list[tuple[str, int]] = []
-        first = self._num_kept
+        punctuated: list[tuple[str, str, str, int]] = []
+        others: list[str] = []
         for chunk in chunks:
             flags = self._flags_of_word(chunk)
-            if flags is not None:
-                self._known[chunk] = first + len(words)
-                words.append((self._written(chunk), flags))
-        for chunk in chunks:
+            if flags is None:
+                others.append(chunk)
+                continue
+            head, tail = self._chunk_tokenizer.split(chunk)
+            if tail:
+                punctuated.append((chunk, head, tail, flags))
+                if head in self._known:
+                    continue
+                chunk, flags = head, self._flags_of_word(head) or 0
             if chunk not in self._known:
-                parts = self._parts(chunk)
-                odd[chunk] = first + len(words) + len(others), len(parts)
-                others += parts
-        self._num_kept += len(words)
-        entries = [*words, *others]
-        tokens, offsets = self._tokenizer.encode_plain([text for text, _ in entries])
-        self._starts = np.append(self._starts, offsets[:-1] + len(self._tokens))
-        self._lengths = np.append(self._lengths, np.diff(offsets))
-        self._flags = np.append(self._flags, np.array([f for _, f in entries], dtype=np.uint8))
-        self._tokens = np.append(self._tokens, tokens)
+                self._known[chunk] = self._num_kept + len(words)
+                words.append((chunk, flags))
+        self._add([(self._written(chunk), flags) for chunk, flags in words])
+        self._add_punctuated(punctuated)
+        self._num_kept = len(self._table)
+        rest: list[tuple[str, int]] = []
+        for chunk in others:
+            parts = self._parts(chunk)
+            odd[chunk] = self._num_kept + len(rest), len(parts)
+            rest += parts
+        self._add(rest)
+
+    def _add(self, entries: Sequence[tuple[str, int]]) -> None:
+        tokens, offsets = self._chunk_tokenizer.encode([text for text, _ in entries])
+        self._table.add(tokens, offsets, [flags for _, flags in entries])
+
+    def _add_punctuated(self, chunks: Sequence[tuple[str, str, str, int]]) -> None:
+        """Add words with punctuation, whose tokens are known."""
+        tokens, flags = [np.zeros(0, dtype=np.int32)], []
+        sizes = [0]
+        for number, (chunk, head, tail, flag) in enumerate(chunks, start=len(self._table)):
+            self._known[chunk] = number
+            word, end = self._table.row(self._known[head]), self._chunk_tokenizer.tail(tail)
+            tokens += (word, end)
+            sizes.append(len(word) + len(end))
+            flags.append(flag)
+        self._table.add(np.concatenate(tokens), np.cumsum(sizes), flags)
 
     def _flags_of_word(self, chunk: str) -> int | None:
         """What a chunk may do; ``None`` for one that is no word."""
-        if not self._apart or len(chunk) > _LONGEST_CHUNK:
+        if not self._chunk_tokenizer.is_apart or len(chunk) > _LONGEST_CHUNK:
             return None
         word = chunk.lstrip(_FIRST_OR_LINE)
         flags = _BEGINS if chunk[:1] == "\n" else 0
         flags |= _LOWER if begins_lower(word) else 0
-        if self._by_rules:
+        if self._by_rules and not STOPS.isdisjoint(word):
             parts = sentence_parts(f"{word} X")
-            if len(parts) == 2 and parts[0] == word:
-                flags |= _SENTENCE
-            elif len(parts) > 1:
+            if len(parts) > 2 or (len(parts) == 2 and parts[0] != word):
                 return None
+            flags |= _end(word)
         return flags
 
     def _parts(self, chunk: str) -> list[tuple[str, int]]:
@@ -181,8 +186,8 @@ class RunningText:
         flags = [0] + [_BEGINS] * (len(parts) - 1)
         flags[0] |= _BEGINS if chunk[:1] == "\n" else 0
         flags[0] |= _LOWER if begins_lower(text.lstrip()) else 0
-        if self._by_rules and len(sentence_parts(f"{parts[-1]} X")) > 1:
-            flags[-1] |= _SENTENCE
+        if self._by_rules:
+            flags[-1] |= _end(parts[-1])
         return list(zip(parts, flags, strict=True))
 
     def _written(self, chunk: str) -> str:
@@ -193,39 +198,24 @@ class RunningText:
             return f" {chunk[1:]}" if self._as_space else chunk
         return f" {chunk}"
 
-    def _begins(self, codes: Ints, text_codes: Ints) -> NDArray[np.bool_]:
-        """Which rows begin a sentence."""
-        flags = self._flags[codes]
-        begins = flags & _BEGINS > 0
-        begins[1:] |= (flags[:-1] & _SENTENCE > 0) & (flags[1:] & _LOWER == 0)
-        begins[text_codes[:-1][np.diff(text_codes) > 0]] = True
-        return begins
-
-    def _forget_some(self) -> None:
+    def _forget(self) -> None:
         """Forget what is no word; all, when there are too many words."""
         if self._num_kept > _MOST_CHUNKS:
             self._known, self._num_kept = {}, 0
-        kept = self._num_kept
-        num_tokens = int(self._lengths[:kept].sum())
-        self._starts, self._lengths = self._starts[:kept], self._lengths[:kept]
-        self._flags, self._tokens = self._flags[:kept], self._tokens[:num_tokens]
+        self._table.cut(self._num_kept)
 
 
-def _tokenizes_apart(tokenizer: Tokenizer) -> bool:
-    """Whether a text's tokens are those of its chunks, cut before single spaces."""
-    settings = tokenizer.settings_of_backend()
-    parting = settings.get("pre_tokenizer") or {}
-    steps = parting.get("pretokenizers", [parting])
-    if not any(
-        step.get("type") in _PARTING and step.get(_PARTING[step["type"]] or "", True)
-        for step in steps
-    ):
-        return False
-    for token in settings.get("added_tokens", ()):
-        if token["rstrip"] or " " in token["content"]:
-            return False
-    chunks = _PROBE.split(" ")
-    chunks[1:] = [f" {chunk}" for chunk in chunks[1:]]
-    whole, _ = tokenizer.encode_plain([_PROBE])
-    apart, _ = tokenizer.encode_plain(chunks)
-    return np.array_equal(whole, apart)
+def _end(text: str) -> int:
+    """How a text without a sentence's end inside may end a sentence."""
+    if len(sentence_parts(f"{text} X")) == 1:
+        return 0
+    return _SENTENCE if len(sentence_parts(f"{text} x")) == 1 else _ENDS
+
+
+def _begins(flags: NDArray[np.uint8], text_codes: Ints) -> NDArray[np.bool_]:
+    """Which rows begin a sentence."""
+    begins = flags & _BEGINS > 0
+    begins[1:] |= flags[:-1] & _ENDS > 0
+    begins[1:] |= (flags[:-1] & _SENTENCE > 0) & (flags[1:] & _LOWER == 0)
+    begins[text_codes[:-1][np.diff(text_codes) > 0]] = True
+    return begins

@@ -26,6 +26,9 @@ _END = re.compile(
     r"|…{1,2}(?=[”’」』])[”’」』]+"
 )
 
+STOPS = frozenset(".!?\u2026\u3002\uff01\uff1f\uff61")
+"""Characters that may end a sentence."""
+
 _OPENING = "\"'“‘«([{_*-—–"
 
 # A stop after one of these belongs to the word; a name or number follows.

@@ -307,7 +307,8 @@ class _Build:
             groups[-1].append(row)
             filled += characters
         if len(groups) > 1 and filled < most // 2:
-            groups[-2] += groups.pop()
+            last = groups.pop()
+            groups[-1] += last
         return groups
 
     def _task(self, stage: str, name: str, **more: Any) -> Task:

@@ -12,8 +12,8 @@ from posterion._exceptions import WorkError
 from posterion.config.corpus import LanguageSection
 
 UNDETERMINED = "und"
-_CHARACTERS = 300
-"""From the middle of a document: enough to tell, and titles are at the beginning."""
+_CHARACTERS = 200
+"""From the middle of a document: more tell no better, and titles are at the beginning."""
 _LABEL = "__label__"
 
 

@@ -11,21 +11,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from posterion._exceptions import DataError
-from posterion.config.corpus import CorpusSection, PackingSection
-from posterion.data.corpus._shard import write_shard
-from posterion.data.packing import (
-    Documents,
-    Frame,
-    PackedRows,
-    PairOptions,
-    next_sentence_pairs,
-    pack_sentences,
-    sentence_order_pairs,
-)
+from posterion.config.corpus import CorpusSection
+from posterion.data.corpus._rows import packer_of
+from posterion.data.corpus._shard import ShardRows
+from posterion.data.packing import Documents
 from posterion.text import RunningText, RunningTokens, Tokenizer
 
-_ENDS = ("<|endoftext|>", "</s>", "[SEP]", "<sep>", "<eos>")
 _BATCH_CHARACTERS = 1_000_000
 
 
@@ -66,27 +57,25 @@ def pack_shard(
         DataError: Pairs of segments cannot be made of the documents.
     """
     languages: Counter[str] = Counter()
-    encoded, characters = [], 0
+    characters = 0
+    rows = ShardRows(tokenizer.vocabulary_size)
+    packer = packer_of(section, tokenizer, number)
     for texts, codes in _texts(blocks):
-        encoded.append(text.encode(texts))
         characters += sum(map(len, texts))
         languages.update(code for code in codes if code)
-    documents = _joined(encoded)
-    rows = _packed(documents, section, _frame(tokenizer, section.packing), number)
-    content = write_shard(
-        folder / "rows.arrow",
-        rows,
-        vocabulary_size=tokenizer.vocabulary_size,
-        first_document=first_document,
-    )
-    np.save(folder / "lengths.npy", np.diff(rows.offsets).astype(np.int32), allow_pickle=False)
+        for first, packed in packer.add(_documents(text.encode(texts))):
+            rows.add(packed, first_document=first_document + first)
+    for first, packed in packer.finish():
+        rows.add(packed, first_document=first_document + first)
+    summary = rows.write(folder / "rows.arrow")
+    np.save(folder / "lengths.npy", summary.lengths, allow_pickle=False)
     return {
-        "rows": rows.num_rows,
-        "tokens": len(rows.tokens),
-        "documents": documents.num_documents,
+        "rows": len(summary.lengths),
+        "tokens": int(summary.lengths.sum(dtype=np.int64)),
+        "documents": packer.num_documents,
         "characters": characters,
         "languages": dict(languages),
-        "content": content,
+        "content": summary.content,
     }
 
 
@@ -102,58 +91,15 @@ def _texts(blocks: Sequence[Block]) -> Iterator[tuple[list[str], list[str]]]:
                 batch = batch.filter(pa.array(block.kept[batch.column("index").to_numpy()]))
                 texts += batch.column("text").to_pylist()
                 codes += batch.column("language").to_pylist()
-                size = sum(map(len, texts))
+                size += sum(map(len, texts[len(texts) - batch.num_rows :]))
                 if size >= _BATCH_CHARACTERS:
                     yield texts, codes
-                    texts, codes = [], []
+                    texts, codes, size = [], [], 0
     if texts:
         yield texts, codes
 
 
-def _joined(parts: Sequence[RunningTokens]) -> Documents:
-    """All documents as one."""
-    tokens, sentences, documents = [], [], []
-    num_tokens = num_sentences = 0
-    for part in parts:
-        tokens.append(part.tokens)
-        sentences.append(part.sentence_offsets[:-1] + num_tokens)
-        documents.append(part.text_offsets[:-1] + num_sentences)
-        num_tokens += len(part.tokens)
-        num_sentences += len(sentences[-1])
+def _documents(running: RunningTokens) -> Documents:
     return Documents(
-        np.concatenate([np.zeros(0, np.int64), *tokens]),
-        np.concatenate([*sentences, [num_tokens]]).astype(np.int64),
-        np.concatenate([*documents, [num_sentences]]).astype(np.int64),
+        running.tokens.astype(np.int64), running.sentence_offsets, running.text_offsets
     )
-
-
-def _packed(documents: Documents, section: CorpusSection, frame: Frame, number: int) -> PackedRows:
-    packing = section.packing
-    if packing.kind in ("full_sentences", "doc_sentences"):
-        across = packing.kind == "full_sentences"
-        return pack_sentences(documents, packing.max_length, frame, across_documents=across)
-    options = PairOptions(
-        max_length=packing.max_length,
-        frame=frame,
-        wrong_share=packing.wrong_share,
-        short_share=packing.short_share,
-    )
-    make = next_sentence_pairs if packing.kind == "next_sentence" else sentence_order_pairs
-    return make(documents, options, seed=section.seed, step=number)
-
-
-def _frame(tokenizer: Tokenizer, packing: PackingSection) -> Frame:
-    """The tokenizer's own special tokens, or a mark of the end where it has none for pairs."""
-    before, between, after = tokenizer.pair_frame_ids
-    if packing.kind in ("next_sentence", "sentence_order"):
-        if not between:
-            raise DataError(
-                f"packing.kind {packing.kind}: the tokenizer puts nothing between two texts; take "
-                "one of BERT's, RoBERTa's, ALBERT's or XLNet's style, or full_sentences"
-            )
-        return Frame(before, between, after)
-    if not between:
-        ends = (tokenizer.token_id(token) for token in _ENDS)
-        between = tuple(token for token in ends if token is not None)
-    first, last = tokenizer.frame_ids
-    return Frame(first, between[:1], last)

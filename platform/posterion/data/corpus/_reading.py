@@ -197,7 +197,7 @@ def _grouped(lines: Iterator[bytes], piece: Piece, most_bytes: int) -> Iterator[
     kind = piece.documents
     place, size, head = piece.start, 0, b""
     held: list[bytes] = []
-    if kind == "file" and piece.start:
+    if kind == "file":
         with open_bytes(Path(piece.path)) as stream:
             head = stream.read(_HEAD_BYTES)
     for line in lines:

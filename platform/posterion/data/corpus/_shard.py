@@ -18,46 +18,82 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from posterion._exceptions import ArtifactError
+from posterion._exceptions import ArtifactError, DataError
 from posterion.data.packing import Ints, PackedRows
 
 _MOST_UINT16 = 1 << 16
 
 
-def write_shard(path: Path, rows: PackedRows, *, vocabulary_size: int, first_document: int) -> str:
-    """Write rows to ``path``.
+class ShardRows:
+    """Rows of a shard, taken in part by part and kept as they are stored.
 
     Args:
-        path: A file that does not exist yet.
-        rows: At most 2^31 tokens.
         vocabulary_size: Decides how wide an id is stored.
-        first_document: Number in the corpus of the rows' document 0.
-
-    Returns:
-        SHA-256 of what the shard says, whatever the file's format.
     """
-    kind = pa.uint16() if vocabulary_size <= _MOST_UINT16 else pa.int32()
-    columns = {"tokens": _lists(rows.offsets, pa.array(rows.tokens, kind))}
-    starts, run_rows = _runs(rows)
-    bounds = np.searchsorted(run_rows, np.arange(rows.num_rows + 1))
-    ends = np.append(starts[1:], len(rows.tokens)) - rows.offsets[run_rows]
-    numbers = rows.documents[starts] + first_document
-    columns["documents"] = _lists(bounds, pa.array(numbers, pa.int64()))
-    columns["run_ends"] = _lists(bounds, pa.array(ends, pa.int32()))
-    if rows.token_type_ids is not None and rows.sentence_labels is not None:
-        second = np.add.reduceat(rows.token_type_ids == 0, rows.offsets[:-1], dtype=np.int64)
-        columns["second"] = pa.array(second, pa.int32())
-        columns["label"] = pa.array(rows.sentence_labels, pa.int8())
-    batch = pa.record_batch(columns)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as out:
-        out.write_batch(batch)
-    return _content_hash(batch)
+
+    def __init__(self, vocabulary_size: int) -> None:
+        narrow = vocabulary_size <= _MOST_UINT16
+        self._dtype: type[np.generic] = np.uint16 if narrow else np.int32
+        self._parts: list[dict[str, NDArray[Any]]] = []
+
+    def add(self, rows: PackedRows, *, first_document: int) -> None:
+        """Take rows in; all parts with sentence labels, or none.
+
+        Args:
+            rows: Without those that wait for more text.
+            first_document: Number in the corpus of the rows' document 0.
+        """
+        starts, run_rows = _runs(rows)
+        ends = np.append(starts[1:], len(rows.tokens)) - rows.offsets[run_rows]
+        part = {
+            "tokens": rows.tokens.astype(self._dtype),
+            "lengths": np.diff(rows.offsets).astype(np.int32),
+            "documents": rows.documents[starts] + first_document,
+            "run_ends": ends.astype(np.int32),
+            "num_runs": np.bincount(run_rows, minlength=rows.num_rows).astype(np.int32),
+        }
+        if rows.token_type_ids is not None and rows.sentence_labels is not None:
+            first = np.add.reduceat(rows.token_type_ids == 0, rows.offsets[:-1], dtype=np.int32)
+            part |= {"second": first, "label": rows.sentence_labels.astype(np.int8)}
+        if rows.num_rows:
+            self._parts.append(part)
+
+    def write(self, path: Path) -> ShardSummary:
+        """Write all rows to a file that does not exist yet; at most 2^31 tokens.
+
+        Raises:
+            DataError: There are no rows.
+        """
+        if not self._parts:
+            raise DataError(f"{path}: there is no row to write; the documents have no tokens")
+        names = tuple(self._parts[0])
+        flat = {name: np.concatenate([part.pop(name) for part in self._parts]) for name in names}
+        offsets, run_offsets = _offsets(flat["lengths"]), _offsets(flat["num_runs"])
+        columns = {
+            "tokens": pa.ListArray.from_arrays(offsets, flat["tokens"]),
+            "documents": pa.ListArray.from_arrays(run_offsets, flat["documents"]),
+            "run_ends": pa.ListArray.from_arrays(run_offsets, flat["run_ends"]),
+        }
+        columns |= {name: pa.array(flat[name]) for name in ("second", "label") if name in flat}
+        batch = pa.record_batch(columns)
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as out:
+            out.write_batch(batch)
+        return ShardSummary(flat["lengths"], _content_hash(batch))
+
+
+class ShardSummary(NamedTuple):
+    """What was written to a shard."""
+
+    lengths: NDArray[np.int32]
+    """(R,)."""
+    content: str
+    """SHA-256 of what the shard says, whatever the file's format."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +154,8 @@ def _runs(rows: PackedRows) -> tuple[Ints, Ints]:
     return starts, np.searchsorted(rows.offsets, starts, side="right") - 1
 
 
-def _lists(offsets: Ints, values: pa.Array) -> pa.ListArray:
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+def _offsets(lengths: NDArray[np.int32]) -> NDArray[np.int32]:
+    return np.concatenate(([0], lengths.cumsum(dtype=np.int64))).astype(np.int32)
 
 
 def _flat(column: pa.ListArray) -> tuple[NDArray[Any], NDArray[np.int32]]:

@@ -162,9 +162,9 @@ class TokenShards:
             if (lengths == self.lengths[rows]).all():
                 return
         raise ArtifactError(
-            f"{self.directory / entry.file}: {entry.rows} rows with the lengths of "
-            f"{self.index.part(self.part).lengths} expected, {found} rows with others found; copy "
-            "or build the corpus again"
+            f"{self.directory / entry.file}: {entry.rows} rows of the lengths in "
+            f"{self.part}-lengths.npy expected, {found} rows of others found; copy or build the "
+            "corpus again"
         )
 
 
