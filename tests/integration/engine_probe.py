@@ -3,7 +3,6 @@
 The plan is a list of groups, one after the other: ``{"world_size": 2, "cases": [...]}``. Each
 worker is forked from this process, which has everything imported, and goes through the cases
 in order: build an engine, load, train some steps, save. What the cases say: :func:`run_case`.
-Cases with ZeRO 3 come last: from then on it multiplies matrices its own way in all the process.
 """
 
 from __future__ import annotations
@@ -13,28 +12,45 @@ import os
 import sys
 import traceback
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from posterion import PosterionError
 from posterion.config import EngineSection, OptimizationSection
 from posterion.training import TorchGang
 from posterion.training._deepspeed import import_deepspeed
 from posterion.training._engine import Engine
+from posterion.training._frozen_engine import FrozenEngine
 from posterion.training._groups import parameter_groups
 
-MICRO_BATCHES = 4
-"""Of one step, whatever the number of workers; with three, two make an idle pass."""
-ROWS = 4
+DEFAULTS: dict[str, Any] = {
+    "seed": 0,
+    "sizes": (11, 5, 7),
+    "rows": 16,
+    "micro_batches": 4,  # with three workers, two make an idle pass
+    "engine": {},
+    "save": {},
+    "output": "dict",
+    "checkpointing": False,
+}
+
+
+@dataclass
+class Output:
+    """What DeepSpeed does not look into."""
+
+    logits: Tensor
 
 
 class Probe(nn.Module):
     """Tied, frozen, odd-sized and tiny parameters, and a buffer."""
 
-    def __init__(self, sizes: tuple[int, int, int]) -> None:
+    def __init__(self, sizes: tuple[int, int, int], *, output: str, checkpointing: bool) -> None:
         super().__init__()
         vocabulary, width, hidden = sizes
         self.embedding = nn.Embedding(vocabulary, width)
@@ -47,17 +63,31 @@ class Probe(nn.Module):
         self.register_buffer("shift", torch.zeros(width))
         self.register_buffer("scratch", torch.ones(width), persistent=False)
         self.frozen.requires_grad_(False)
+        self.kind = output
+        self.checkpointing = checkpointing
 
-    def forward(self, token_ids: Tensor) -> dict[str, Tensor]:
+    def forward(self, token_ids: Tensor) -> dict[str, Tensor] | Output:
         states = self.embedding(token_ids)
-        states = states + self.outer(torch.tanh(self.inner(self.frozen(states)))) * self.scale
-        return {"logits": self.output(states + (self.shift * self.scratch).to(states.dtype))}
+        if self.checkpointing:
+            states = states + checkpoint(self.block, states, use_reentrant=False)
+        else:
+            states = states + self.block(states)
+        logits = self.output(states + (self.shift * self.scratch).to(states.dtype))
+        return {"logits": logits} if self.kind == "dict" else Output(logits)
+
+    def block(self, states: Tensor) -> Tensor:
+        return self.outer(torch.tanh(self.inner(self.frozen(states)))) * self.scale
 
 
-def build(case: dict[str, Any], seed: int) -> tuple[Probe, Engine]:
-    torch.manual_seed(seed)
-    model = Probe(tuple(case.get("sizes", (11, 5, 7))))
+def probe(case: dict[str, Any]) -> Probe:
+    torch.manual_seed(case["seed"])
+    model = Probe(tuple(case["sizes"]), output=case["output"], checkpointing=case["checkpointing"])
     model.shift.normal_()
+    return model
+
+
+def build(case: dict[str, Any]) -> Engine:
+    model = probe(case)
     optimization = OptimizationSection(learning_rate=0.02, layer_decay=0.9, gradient_clipping=0.5)
     groups = parameter_groups(
         model.named_parameters(),
@@ -65,24 +95,24 @@ def build(case: dict[str, Any], seed: int) -> tuple[Probe, Engine]:
         num_layers=1,
         optimization=optimization,
     )
-    section = EngineSection(
-        zero=case["zero"], precision=case["precision"], **case.get("engine", {})
-    )
-    return model, Engine(model, groups, engine=section, optimization=optimization, gang=TorchGang())
+    options = {"zero": case["zero"], "precision": case["precision"], **case["engine"]}
+    section = EngineSection(**options)
+    return Engine(model, groups, engine=section, optimization=optimization, gang=TorchGang())
 
 
-def train_step(engine: Engine, step: int, vocabulary: int, micro_batches: int) -> list[float]:
+def train_step(engine: Engine, step: int, case: dict[str, Any]) -> list[float]:
     """Loss of the whole step and gradient norm, the same on every worker."""
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    micro_batches = case["micro_batches"]
+    generator = torch.Generator().manual_seed(step)
+    rows = torch.randint(case["sizes"][0], (case["rows"], 9), generator=generator)
+    parts = rows.chunk(micro_batches)
     rounds = -(-micro_batches // world_size)
     total = torch.zeros(1, dtype=torch.float64)
     for index in range(rounds):
         number = rank + index * world_size
         weight = 1.0 if number < micro_batches else 0.0
-        generator = torch.Generator().manual_seed(1000 * step + min(number, micro_batches - 1))
-        tokens = torch.randint(vocabulary, (ROWS, 9), generator=generator)
-        logits = engine.forward(tokens[:, :-1])["logits"]
-        loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
+        loss = loss_of(engine, parts[min(number, micro_batches - 1)])
         total += float(loss.detach()) * weight
         engine.backward(loss * (weight * engine.loss_divisor / micro_batches))
         if index < rounds - 1:
@@ -92,29 +122,53 @@ def train_step(engine: Engine, step: int, vocabulary: int, micro_batches: int) -
     return [float(total) / micro_batches, norm]
 
 
+def loss_of(engine: Engine, tokens: Tensor) -> Tensor:
+    output = engine.forward(tokens[:, :-1])
+    logits = output.logits if isinstance(output, Output) else output["logits"]
+    return nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
+
+
 def run_case(case: dict[str, Any]) -> dict[str, Any]:
     """Build an engine, load a checkpoint, train, save.
 
-    Keys: ``zero``, ``precision``, ``engine`` (further fields), ``sizes``, ``seed``, ``load``
-    (folder), ``first`` and ``last`` step, ``save`` (folder by step after which to write),
-    ``micro_batches``.
+    Keys: ``zero``, ``precision``, ``engine`` (further fields), ``load`` (folder), ``first`` and
+    ``last`` step, ``save`` (folder by step after which to write), and those of ``DEFAULTS``.
     """
-    model, engine = build(case, case.get("seed", 0))
+    engine = build(case)
     if "load" in case:
         engine.load(Path(case["load"]))
     losses = []
     for step in range(case["first"], case["last"] + 1):
-        if str(step) in case.get("save", {}):
+        if str(step) in case["save"]:
             engine.save(Path(case["save"][str(step)]))
         if step < case["last"]:
-            vocabulary = model.embedding.num_embeddings
-            losses.append(
-                train_step(engine, step, vocabulary, case.get("micro_batches", MICRO_BATCHES))
-            )
+            losses.append(train_step(engine, step, case))
     whole = engine.full_precision_model()
     weights = {} if whole is None else whole.state_dict()
     sums = {name: value.double().sum().item() for name, value in weights.items()}
     return {"losses": losses, "state": sums, "rounded": rounded(engine, whole)}
+
+
+def run_frozen(case: dict[str, Any]) -> dict[str, Any]:
+    """What a frozen model computes on each worker, and the memory of its weights.
+
+    Keys: ``frozen`` (the engine's arguments) and those of ``DEFAULTS``.
+    """
+    engine = FrozenEngine(probe(case), gang=TorchGang(), **case["frozen"])
+    generator = torch.Generator().manual_seed(torch.distributed.get_rank())
+    outputs = []
+    for _ in range(2):
+        rows = torch.randint(case["sizes"][0], (case["rows"], 9), generator=generator)
+        logits = engine.forward(rows)["logits"]
+        assert not logits.requires_grad
+        outputs.append(logits.float())
+    told = torch.stack([value.double().sum() for value in outputs])
+    torch.distributed.all_reduce(told)
+    return {
+        "sums": told.tolist(),
+        "first": outputs[0].flatten()[:50].tolist(),
+        "weight_bytes": engine.weight_bytes,
+    }
 
 
 def rounded(engine: Engine, whole: nn.Module | None) -> bool:
@@ -140,7 +194,8 @@ def work(group: dict[str, Any], rank: int, meeting_point: str) -> None:
     results = []
     for case in group["cases"]:
         try:
-            results.append(run_case(case))
+            run = run_frozen if "frozen" in case else run_case
+            results.append(run({**DEFAULTS, **case}))
         except PosterionError as error:
             results.append({"error": f"{type(error).__name__}: {error}"})
     if rank == 0:

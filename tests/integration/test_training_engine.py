@@ -100,8 +100,7 @@ def test_others_continue_with_the_same_losses(matrix):
     assert len(pairs) == 80
     for origin, mode in pairs:
         found, expected = figures(matrix[origin, mode]), figures(matrix[origin])[MIDDLE:]
-        tolerance = tolerance_between(origin, mode)
-        np.testing.assert_allclose(found, expected, rtol=tolerance, err_msg=f"{origin} {mode}")
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=f"{origin} {mode}")
 
 
 def test_results_do_not_depend_on_workers_and_stage(matrix):
@@ -109,16 +108,110 @@ def test_results_do_not_depend_on_workers_and_stage(matrix):
         base = (0, 1, precision)
         for mode in itertools.product(STAGES, (1, 2), [precision]):
             found, expected = figures(matrix[mode]), figures(matrix[base])
-            tolerance = tolerance_between(base, mode)
-            np.testing.assert_allclose(found, expected, rtol=tolerance, err_msg=str(mode))
-
-
-def tolerance_between(first: Mode, second: Mode) -> float:
-    """ZeRO 3 rounds a matrix product before it adds the bias, which shows in bf16."""
-    if first[2] == "bf16" and (first[0] == 3) != (second[0] == 3):
-        return 1e-2
-    return 1e-5
+            np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=str(mode))
 
 
 def test_weights_of_the_passes_are_the_rounded_master_weights(matrix):
     assert all(result["rounded"] for result in matrix.values())
+
+
+def test_any_output_of_the_model_will_do(tmp_path: Path):
+    """DeepSpeed prepares a backward pass at an output; one that it cannot see counts too."""
+    case = {"first": 0, "last": 2}
+    modes = [(zero, precision) for zero in STAGES for precision in PRECISIONS]
+    cases = [
+        {**case, "zero": zero, "precision": precision, "output": output}
+        for zero, precision in modes
+        for output in ("dict", "object")
+    ]
+    (results,) = run_groups(tmp_path, [(2, cases)])
+    for mode, seen, unseen in zip(modes, results[::2], results[1::2], strict=True):
+        np.testing.assert_array_equal(figures(seen), figures(unseen), err_msg=str(mode))
+
+
+def test_a_batch_of_thousands_of_rows_is_one_of_many_small_ones(tmp_path: Path):
+    """8,192 rows at once, and in 128 micro-batches over two workers, recomputing activations.
+
+    Added up in bf16, the 64 gradients of a worker would be some percent off.
+    """
+    case = {"first": 0, "last": 2, "rows": 8192}
+    wholes = [{**case, "zero": 0, "precision": p, "micro_batches": 1} for p in PRECISIONS]
+    divided = [
+        {**case, "zero": zero, "precision": p, "micro_batches": 128, "checkpointing": True}
+        for zero, p in [(0, "fp32"), (3, "fp32"), (0, "bf16"), (2, "bf16"), (3, "bf16")]
+    ]
+    whole, parts = run_groups(tmp_path, [(1, wholes), (2, divided)])
+    for settings, result in zip(divided, parts, strict=True):
+        precision, message = settings["precision"], str(settings)
+        (found, norms) = figures(result).T
+        (expected, expected_norms) = figures(whole[PRECISIONS.index(precision)]).T
+        rough = precision == "bf16"
+        np.testing.assert_allclose(found, expected, rtol=1e-3 if rough else 1e-5, err_msg=message)
+        tolerance = 5e-3 if rough else 1e-4
+        np.testing.assert_allclose(norms, expected_norms, rtol=tolerance, err_msg=message)
+
+
+def test_frozen_models_give_the_same_divided_or_not(tmp_path: Path):
+    case = {"sizes": (3000, 64, 64)}
+    settings = list(itertools.product(PRECISIONS, (False, True)))
+    cases = [{**case, "frozen": {"precision": p, "sharded": sharded}} for p, sharded in settings]
+    alone, together = run_groups(tmp_path, [(1, cases), (2, cases)])
+    for whole, divided in ((0, 1), (2, 3)):
+        for results in (alone, together):
+            for name in ("sums", "first"):
+                np.testing.assert_allclose(
+                    results[divided][name], results[whole][name], rtol=1e-6, atol=1e-6
+                )
+        full, half = (together[index]["weight_bytes"] for index in (whole, divided))
+        assert 0.5 * full <= half < 0.6 * full
+    assert alone[0]["weight_bytes"] == 2 * alone[2]["weight_bytes"]
+
+
+def offloads(disk: Path | None) -> list[tuple[int, dict[str, str]]]:
+    """ZeRO stage and what goes where."""
+    if disk is None:
+        to_memory = {"optimizer": "cpu"}
+        return [
+            *((zero, to_memory) for zero in (1, 2, 3)),
+            (3, {"parameters": "cpu"}),
+            (3, {**to_memory, "parameters": "cpu"}),
+        ]
+    path = {"path": str(disk)}
+    return [
+        (3, {"optimizer": "nvme", **path}),
+        (3, {"optimizer": "nvme", "parameters": "cpu", **path}),
+        (3, {"parameters": "nvme", **path}),
+        (3, {"optimizer": "nvme", "parameters": "nvme", **path}),
+    ]
+
+
+def check_offload(
+    directory: Path, places: list[tuple[int, dict[str, str]]], **settings: Any
+) -> None:
+    """An offloaded training gives what any other does, and so do the checkpoints of both."""
+    modes = [(zero, place, p) for zero, place in places for p in PRECISIONS]
+    case = {"first": 0, "last": LAST, **settings}
+    later = {**case, "first": MIDDLE, "seed": 1}
+    plain = {p: str(directory / f"plain-{p}") for p in PRECISIONS}
+    cases = [{**case, "zero": 0, "precision": p, "save": {MIDDLE: plain[p]}} for p in PRECISIONS]
+    for number, (zero, place, p) in enumerate(modes):
+        saved = str(directory / f"{number}")
+        mode = {"zero": zero, "precision": p, "engine": {"offload": place}}
+        cases.append({**case, **mode, "save": {MIDDLE: saved}})
+        cases.append({**later, **mode, "load": plain[p]})
+        cases.append({**later, "zero": 0, "precision": p, "load": saved})
+    (results,) = run_groups(directory, [(2, cases)])
+    for number, (_, _, p) in enumerate(modes):
+        expected = figures(results[PRECISIONS.index(p)])
+        whole, onto, back = results[2 + 3 * number : 5 + 3 * number]
+        message = str(modes[number])
+        np.testing.assert_allclose(figures(whole), expected, rtol=1e-5, err_msg=message)
+        for continued in (onto, back):
+            np.testing.assert_allclose(
+                figures(continued), expected[MIDDLE:], rtol=1e-5, err_msg=message
+            )
+    assert all(result["rounded"] for result in results)
+
+
+def test_state_in_the_processors_memory(tmp_path: Path):
+    check_offload(tmp_path, offloads(None))

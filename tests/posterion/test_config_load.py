@@ -155,6 +155,50 @@ def test_workers_are_a_number_or_a_range(workers: object, least: int, most: int)
 
 
 @pytest.mark.parametrize(
+    "engine",
+    [
+        {"zero": 1, "offload": {"optimizer": "cpu"}},
+        {"zero": 3, "offload": {"optimizer": "nvme", "parameters": "cpu", "path": "/nvme"}},
+        {"zero": 3, "offload": {"parameters": "nvme", "path": "/nvme"}},
+    ],
+)
+def test_state_can_be_offloaded(engine: dict[str, object]) -> None:
+    section = parse(EngineSection, engine)
+    assert section.offload.nvme == ("path" in engine["offload"])  # type: ignore[operator]
+    assert parse(EngineSection, section.model_dump(mode="json")) == section
+
+
+@pytest.mark.parametrize(
+    ("engine", "location", "message"),
+    [
+        ({"offload": {"optimizer": "cpu"}}, "", "optimizer cpu needs zero 1, 2 or 3; zero is 0"),
+        ({"zero": 2, "offload": {"parameters": "cpu"}}, "", "parameters cpu needs zero 3"),
+        (
+            {"zero": 2, "offload": {"optimizer": "nvme", "path": "/nvme"}},
+            "",
+            "offload.optimizer nvme needs zero 3; zero is 2",
+        ),
+        ({"zero": 3, "offload": {"optimizer": "nvme"}}, "offload", "nvme needs path"),
+        (
+            {"zero": 3, "offload": {"optimizer": "nvme", "path": "swap"}},
+            "offload",
+            "path 'swap' is relative",
+        ),
+        ({"offload": {"path": "/nvme"}}, "offload", "path '/nvme' is only for nvme"),
+        ({"offload": {"optimizer": "disk"}}, "offload.optimizer", "disk"),
+    ],
+)
+def test_what_cannot_be_offloaded_is_refused(
+    engine: dict[str, object], location: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(EngineSection, engine)
+    (problem,) = caught.value.problems
+    assert problem.location == location
+    assert message in problem.message
+
+
+@pytest.mark.parametrize(
     ("workers", "location", "message"),
     [
         (-1, "workers", "at least 0 and at most 4096, or a section with min, max, settle_seconds"),

@@ -24,7 +24,7 @@ _ASK_TIMEOUT_S = 60
 def examine() -> list[Check]:
     """All findings: machine, installation, ports, then what each service adds."""
     services, faults = _services()
-    checks = [_python(), _compiler(), _ninja(), _torch(), _cores(), _memory(), _disk()]
+    checks = [_python(), _compiler(), _ninja(), _libaio(), _torch(), _cores(), _memory(), _disk()]
     checks += _settings(services)
     checks += faults
     for service in services:
@@ -61,6 +61,17 @@ def _ninja() -> Check:
         return Check(name="ninja", ok=False, detail="not found", remedy=remedy)
     ok, text = _ask([path, "--version"])
     return Check(name="ninja", ok=ok, detail=text, remedy=remedy)
+
+
+def _libaio() -> Check:
+    """Only ``engine.offload`` to nvme needs it, so that its absence is no fault."""
+    program = os.environ.get("CXX", "g++")
+    source = "#include <libaio.h>\nint main() { io_context_t c = 0; return io_setup(1, &c); }"
+    command = [program, "-x", "c++", "-", "-o", os.devnull, "-laio"]
+    ok, _ = _ask(command, source)
+    missing = "not found; engine.offload to nvme needs it: `apt-get install libaio-dev`"
+    detail = "found; engine.offload can use nvme" if ok else missing
+    return Check(name="libaio", ok=True, detail=detail)
 
 
 def _torch() -> Check:
@@ -160,11 +171,16 @@ def _services() -> tuple[list[Service], list[Check]]:
     return sorted(services, key=lambda service: service.order), faults
 
 
-def _ask(command: list[str]) -> tuple[bool, str]:
+def _ask(command: list[str], text: str = "") -> tuple[bool, str]:
     """Run a program; whether it succeeded, and the first line it wrote or its last error."""
     try:
         result = subprocess.run(
-            command, capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False
+            command,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=_ASK_TIMEOUT_S,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return False, str(error)

@@ -20,6 +20,7 @@ from posterion.config.corpus import (
     TextSection,
     VocabularySection,
 )
+from posterion.config.engine import ElasticWorkers, EngineSection, OffloadSection
 from posterion.config.platform import (
     GatewaySettings,
     Home,
@@ -44,8 +45,6 @@ from posterion.config.recipe import (
     DataSection,
     DivergenceSection,
     EarlyStopping,
-    ElasticWorkers,
-    EngineSection,
     EvaluationSection,
     FinetuneRecipe,
     FirstLastPooling,
@@ -101,6 +100,7 @@ __all__ = [
     "ModelSection",
     "Name",
     "ObjectiveSection",
+    "OffloadSection",
     "OptimizationSection",
     "PackingSection",
     "PermutedObjective",

@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from posterion._exceptions import RequestError
+
 logger = logging.getLogger(__name__)
 
 
@@ -36,6 +38,23 @@ def import_deepspeed() -> Any:
     if not torch.cuda.is_available():
         deepspeed.ops.__compatible_ops__ = {}
     return deepspeed
+
+
+def require_disk_access() -> None:
+    """Check that DeepSpeed can read and write disks asynchronously; it compiles that part.
+
+    Raises:
+        RequestError: What it needs is missing.
+    """
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    with quiet():
+        if not AsyncIOBuilder().is_compatible():
+            raise RequestError(
+                "engine.offload to nvme needs the C++ compiler and the headers of libaio, which "
+                "DeepSpeed compiles with. Install them on every worker's machine, e.g. `apt-get "
+                "install g++ libaio-dev`, or keep the state in memory: engine.offload cpu."
+            )
 
 
 @contextlib.contextmanager

@@ -21,7 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posterion.config import EngineSection, OptimizationSection
-from posterion.training._deepspeed import cheap_collections, import_deepspeed, quiet
+from posterion.training._deepspeed import (
+    cheap_collections,
+    import_deepspeed,
+    quiet,
+    require_disk_access,
+)
+from posterion.training._deepspeed_configuration import deepspeed_configuration
 from posterion.training._engine_files import (
     BUFFER,
     EXP_AVG,
@@ -77,16 +83,24 @@ class Engine:
 
         self._gang = gang
         self._groups = groups
-        self._bf16 = engine.precision == "bf16"
-        self._stage = 1 if self._bf16 and engine.zero == 0 else engine.zero
+        self._stage = 1 if engine.precision == "bf16" and engine.zero == 0 else engine.zero
         self._clipping = optimization.gradient_clipping or _NO_CLIPPING
         self._skeleton = Skeleton(model)
         self._shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
         self._trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
         self._frozen = FrozenWeights(frozen, gang=gang, sharded=self._stage == 3)
+        configuration = deepspeed_configuration(
+            engine,
+            stage=self._stage,
+            clipping=self._clipping,
+            device=gang.device.type,
+            sizes=[parameter.numel() for parameter in model.parameters()],
+        )
         os.environ.setdefault("LOCAL_RANK", str(gang.local_rank))
         deepspeed = import_deepspeed()
+        if engine.offload.nvme:
+            require_disk_access()
         optimizer = torch.optim.AdamW(
             [group.to_torch() for group in groups],
             betas=optimization.betas,
@@ -97,36 +111,14 @@ class Engine:
             self._engine, *_ = deepspeed.initialize(
                 model=model.to(gang.device),
                 optimizer=optimizer,
-                config=self._configuration(),
+                config=configuration,
                 dist_init_required=False,
             )
-        self._flat_gradients = self._bf16 and self._stage == 1
+        self._flat_gradients = type(self._engine.optimizer).__name__ == "BF16_Optimizer"
         self._reduces_here = self._flat_gradients or self._stage == 0
         self._engine.enable_backward_allreduce = not self._reduces_here
         self._unseen_output = False
         self._state = self._master_state()
-
-    def _configuration(self) -> dict[str, Any]:
-        config: dict[str, Any] = {
-            "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": 1,
-            "managed_gradient_accumulation": False,  # `step` ends a step, however many came before
-            # In plain fp32 the engine clips without telling the norm, so `step` does it.
-            "gradient_clipping": 0.0 if self._stage == 0 else self._clipping,
-            "zero_optimization": {"stage": self._stage, "overlap_comm": False},
-            "steps_per_print": 2**62,
-            "wall_clock_breakdown": False,
-        }
-        if self._stage < 3:
-            config["gradient_allreduce_op"] = "sum"
-        if self._gang.device.type == "cpu":
-            # Copies that hide communication behind computation on a GPU only cost time here.
-            config["zero_optimization"]["contiguous_gradients"] = False
-        if self._bf16:
-            config["bf16"] = {"enabled": True}
-            config["data_types"] = {"grad_accum_dtype": "fp32"}
-            config["communication_data_type"] = "fp32"
-        return config
 
     def _master_state(self) -> MasterState:
         rank, world_size, zero = self._gang.rank, self._gang.world_size, self._engine.optimizer
@@ -226,6 +218,7 @@ class Engine:
         for fragment in self._state.owned:
             for kind in _kinds(step):
                 self._add(writer, kind, fragment, self._state.read(kind, fragment))
+        self._state.release()
         for fragment in self._frozen.owned:
             self._add(writer, FROZEN, fragment, self._frozen.read(fragment))
         if rank == 0:
@@ -249,8 +242,8 @@ class Engine:
         with SavedEngine(directory / FOLDER) as saved, torch.no_grad(), quiet():
             saved.require(self._expected(saved.step))
             self._state.begin(saved.step)
-            for kind in _kinds(saved.step):
-                for fragment in self._state.held:
+            for fragment in self._state.held:
+                for kind in _kinds(saved.step):
                     self._state.write(kind, fragment, _read(saved, kind, fragment))
             for fragment in self._frozen.held:
                 self._frozen.write(fragment, _read(saved, FROZEN, fragment))
@@ -278,6 +271,7 @@ class Engine:
             whole = self._gather(name)
             if self._gang.rank == 0:
                 weights[name] = whole.view(shape)
+        self._state.release()
         if self._gang.rank != 0:
             return None
         buffers = {

@@ -47,6 +47,9 @@ class MasterState(Protocol):
     def publish(self) -> None:
         """Bring the weights of the passes up to date; every worker calls this after writing."""
 
+    def release(self) -> None:
+        """End a series of reads: what came from disk for them goes."""
+
 
 class ReplicatedState:
     """ZeRO 0 in fp32: the parameters are the master weights."""
@@ -82,6 +85,9 @@ class ReplicatedState:
         self.read(kind, fragment).copy_(values)
 
     def publish(self) -> None:
+        pass
+
+    def release(self) -> None:
         pass
 
 
@@ -122,18 +128,26 @@ class FlatState:
     def publish(self) -> None:
         self._zero.update_lp_params()
 
+    def release(self) -> None:
+        pass
+
     def _flat_weights(self) -> list[Tensor]:
         return [group["params"][0] for group in self._zero.optimizer.param_groups]
 
 
 class ShardedState:
-    """ZeRO 3: a shard of every parameter."""
+    """ZeRO 3: a shard of every parameter, all shards of a subgroup in one flat tensor.
+
+    A subgroup may be kept on disk; one at a time is brought into memory.
+    """
 
     def __init__(
         self, parameters: Mapping[str, Any], zero: Any, *, rank: int, world_size: int
     ) -> None:
         self._parameters = parameters
         self._zero = zero
+        self._present: int | None = None
+        self._changed = False
         sizes: dict[str, int] = {name: p.ds_numel for name, p in parameters.items()}
         self.held = self.owned = [
             fragment
@@ -146,38 +160,57 @@ class ShardedState:
         return _common_step(self._zero.optimizer, self._zero.fp32_partitioned_groups_flat)
 
     def read(self, kind: str, fragment: Fragment) -> Tensor:
-        from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state
-
-        parameter = self._parameters[fragment.name]
-        if kind == WEIGHT:
-            local = safe_get_local_fp32_param(parameter)
-        else:
-            local = safe_get_local_optimizer_state(parameter, kind)
-        values: Tensor = local.detach()[: fragment.numel]
-        return values
+        values = self._view(kind, fragment)
+        return values.clone() if self._present is not None else values
 
     def begin(self, step: int) -> None:
-        for flat in self._zero.fp32_partitioned_groups_flat:
+        if self._zero.swap_optimizer:
+            self._zero.optimizer_swapper.purge_state()
+        for index, flat in enumerate(self._zero.fp32_partitioned_groups_flat):
+            self._zero.optimizer.state.pop(flat, None)
+            self._bring(index)
+            self._changed = True
             _begin(self._zero.optimizer, flat, step)
+        self.release()
 
     def write(self, kind: str, fragment: Fragment, values: Tensor) -> None:
-        from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
-
-        parameter = self._parameters[fragment.name]
-        # The last shard of a parameter ends in padding, which nothing reads.
-        padded = values.new_zeros(parameter.ds_tensor.ds_numel)
-        padded[: fragment.numel] = values
-        if kind == WEIGHT:
-            safe_set_local_fp32_param(parameter, padded)
-        else:
-            safe_set_local_optimizer_state(parameter, padded, kind)
+        self._view(kind, fragment).copy_(values)
+        self._changed = True
 
     def publish(self) -> None:
         zero = self._zero
         zero.checkpoint_event_prologue()  # releases whatever is gathered
         for index in range(len(zero.fp16_groups)):
+            self._bring(index)
             zero._reassign_or_swap_out_partitioned_parameters(index)
+        self.release()
         zero.checkpoint_event_epilogue()  # gathers the small parameters that stay gathered
+
+    def release(self) -> None:
+        if self._present is not None:
+            if self._changed:
+                self._zero._optimizer_states_and_gradient_swap_out(self._present)
+            else:
+                self._zero._release_swap_buffers(self._present)
+        self._present, self._changed = None, False
+
+    def _view(self, kind: str, fragment: Fragment) -> Tensor:
+        zero = self._zero
+        index, offset, _ = zero.grad_position[zero.get_param_id(self._parameters[fragment.name])]
+        self._bring(index)
+        flat = zero.fp32_partitioned_groups_flat[index]
+        whole = flat if kind == WEIGHT else zero.optimizer.state[flat][kind]
+        values: Tensor = whole.detach().narrow(0, offset, fragment.numel)
+        return values
+
+    def _bring(self, index: int) -> None:
+        """Have a subgroup in memory, instead of the one before."""
+        if index == self._present:
+            return
+        self.release()
+        if self._zero._swappable_optimizer_subgroup(index):
+            self._zero._optimizer_states_and_gradient_swap_in(index)
+            self._present = index
 
 
 def _begin(optimizer: torch.optim.Optimizer, weights: Tensor, step: int) -> None:
