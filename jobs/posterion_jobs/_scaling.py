@@ -251,8 +251,7 @@ class GangFailures(FailurePolicy):  # type: ignore[misc]
         lost = self._scaling.lost_nodes() if self._scaling else []
         if lost:
             return self._free(f"node {', '.join(lost)} was lost")
-        rank, failure = _origin(failures)
-        return self._count(f"worker {rank} failed: {_last_line(failure)}")
+        return self._count(_origin(failures))
 
     def _free(self, why: str) -> Any:
         if self._scaling:
@@ -282,12 +281,13 @@ def controller_path(run_dir: Path) -> Path:
     return run_dir / "controller.jsonl"
 
 
-def _origin(failures: dict[int, Any]) -> tuple[int, Any]:
-    """The worker that died; the others fail because they miss it."""
+def _origin(failures: dict[int, Any]) -> str:
+    """What happened first: when a worker died, the others fail because they miss it."""
     for rank, failure in sorted(failures.items()):
         if isinstance(failure, WorkerHealthCheckFailedError | RayActorError):
-            return rank, failure
-    return min(failures.items())
+            return f"worker {rank} died"
+    rank, failure = min(failures.items())
+    return f"worker {rank} failed: {_last_line(failure)}"
 
 
 def _last_line(error: Any) -> str:
