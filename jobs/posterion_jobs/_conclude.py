@@ -14,7 +14,7 @@ from posterion_jobs._runs import RunFolder, read_json, write_json
 from posterion_jobs._versions import common_lineage
 
 if TYPE_CHECKING:
-    from posterion.config import FinetuneRecipe
+    from posterion.config import TaskRecipe
     from posterion.inference import Figure
     from posterion.tasks import Task
     from posterion.trust import Calibration
@@ -30,7 +30,7 @@ MEASURED = ("test", "validation")
 class Concluding:
     """One finished training and all that is known of it."""
 
-    recipe: FinetuneRecipe
+    recipe: TaskRecipe
     task: Task[Any, Any]
     folder: RunFolder
     model: Mapping[str, Any]
@@ -180,8 +180,13 @@ class Concluding:
                 abstain_below=recipe.trust.abstain_below,
                 recipe_hash=fingerprint(recipe),
                 pictures=[path.name for path in pictures],
+                more=self.card_sections(metrics),
             )
         )
+
+    def card_sections(self, metrics: Mapping[str, Any]) -> Mapping[str, str]:
+        """What the job's card says beside what all say: headings and Markdown."""
+        return {}
 
     # -- lineage ---------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from posterion_jobs._runs import RunFolder, write_json
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from posterion.config import FinetuneRecipe
+    from posterion.config import TaskRecipe
     from posterion.tasks import Task
     from posterion_registry import Registry
 
@@ -22,9 +22,7 @@ ENCODING_FORMAT = 1
 """Raised when the meaning of cached encodings changes."""
 
 
-def find_model(
-    recipe: FinetuneRecipe, registry: Registry | None, folder: RunFolder
-) -> dict[str, Any]:
+def find_model(recipe: TaskRecipe, registry: Registry | None, folder: RunFolder) -> dict[str, Any]:
     """Find the model to start from, once for all submissions of the run.
 
     A model whose tokenizer is elsewhere, as that of a ``new:`` one is, is put together with it in
@@ -62,7 +60,7 @@ def pinned(source: str, registry: Registry | None) -> str:
 
 
 def _put_together(
-    recipe: FinetuneRecipe, source: str, registry: Registry | None, directory: Path
+    recipe: TaskRecipe, source: str, registry: Registry | None, directory: Path
 ) -> None:
     """Write a model with the recipe's tokenizer; ``new:`` ones get random weights that fit it."""
     from posterion.models import load_encoder, resolve_model, resolve_tokenizer, save_encoder
@@ -88,7 +86,7 @@ def model_still_there(result: Mapping[str, Any]) -> bool:
     return Path(result["dir"]).is_dir()
 
 
-def read_data(recipe: FinetuneRecipe, task: Task[Any, Any], folder: RunFolder) -> dict[str, Any]:
+def read_data(recipe: TaskRecipe, task: Task[Any, Any], folder: RunFolder) -> dict[str, Any]:
     """Read, validate and divide the data; let the task learn from the training part.
 
     The parts go to ``data/`` as Parquet, the validation report to the artifacts.
@@ -133,7 +131,7 @@ def parts_still_there(folder: RunFolder) -> Callable[[Mapping[str, Any]], bool]:
 
 
 def encode_parts(
-    recipe: FinetuneRecipe,
+    recipe: TaskRecipe,
     task: Task[Any, Any],
     folder: RunFolder,
     model_dir: Path,

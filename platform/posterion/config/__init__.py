@@ -10,7 +10,7 @@ from posterion.config._load import (
     parse_overrides,
 )
 from posterion.config._suggest import did_you_mean, nearest
-from posterion.config._variants import Variants
+from posterion.config._variants import Forms, Variants
 from posterion.config.corpus import (
     CleaningSection,
     CorpusSection,
@@ -21,6 +21,19 @@ from posterion.config.corpus import (
     VocabularySection,
 )
 from posterion.config.engine import ElasticWorkers, EngineSection, OffloadSection
+from posterion.config.distillation import (
+    TEACHER,
+    LanguageDistillationSection,
+    LanguageDistillRecipe,
+    LanguageStudentSection,
+    LayerLosses,
+    Student,
+    TaskDistillationSection,
+    TaskDistillRecipe,
+    TaskStudentSection,
+    TaskTeacherSection,
+    TeacherSection,
+)
 from posterion.config.platform import (
     GatewaySettings,
     Home,
@@ -34,6 +47,7 @@ from posterion.config.pretraining import (
     CausalObjective,
     CorpusRecipe,
     CorpusReference,
+    LanguageModelRecipe,
     LanguageModelSection,
     MaskedObjective,
     ObjectiveSection,
@@ -58,6 +72,7 @@ from posterion.config.recipe import (
     Probability,
     Recipe,
     RegistrySection,
+    TaskRecipe,
     TaskSection,
     TokenPooling,
     TrainingRecipe,
@@ -75,6 +90,7 @@ from posterion.config.recipes import (
 
 __all__ = [
     "PRETRAINING_METRICS",
+    "TEACHER",
     "CausalObjective",
     "CleaningSection",
     "CorpusRecipe",
@@ -89,13 +105,19 @@ __all__ = [
     "EvaluationSection",
     "FinetuneRecipe",
     "FirstLastPooling",
+    "Forms",
     "Fraction",
     "GatewaySettings",
     "HoldOut",
     "Home",
+    "LanguageDistillRecipe",
+    "LanguageDistillationSection",
+    "LanguageModelRecipe",
     "LanguageModelSection",
     "LanguageSection",
+    "LanguageStudentSection",
     "LastLayersPooling",
+    "LayerLosses",
     "MaskedObjective",
     "ModelSection",
     "Name",
@@ -114,7 +136,14 @@ __all__ = [
     "RegistrySection",
     "RegistrySettings",
     "Section",
+    "Student",
+    "TaskDistillRecipe",
+    "TaskDistillationSection",
+    "TaskRecipe",
     "TaskSection",
+    "TaskStudentSection",
+    "TaskTeacherSection",
+    "TeacherSection",
     "TextSection",
     "TokenPooling",
     "TrainingRecipe",

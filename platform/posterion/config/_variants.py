@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -15,11 +15,35 @@ S = TypeVar("S", bound=Section)
 
 
 @dataclass(frozen=True)
+class Forms(Generic[S]):
+    """Forms of one kind, told apart by a section that only one of them has."""
+
+    mark: str
+    """The section."""
+    marked: type[S]
+    """What has it."""
+    plain: type[S]
+    """What does not."""
+
+    @property
+    def models(self) -> Sequence[type[S]]:
+        """Both."""
+        return (self.plain, self.marked)
+
+    def of(self, values: Mapping[str, Any], overrides: Sequence[str]) -> type[S]:
+        """What these values must be."""
+        given = self.mark in values or any(
+            override.partition("=")[0].strip().split(".")[0] == self.mark for override in overrides
+        )
+        return self.marked if given else self.plain
+
+
+@dataclass(frozen=True)
 class Variants(Generic[S]):
     """What a file may hold, by the value of one field: recipes by ``job``."""
 
     field: str
-    models: Mapping[str, type[S]]
+    models: Mapping[str, type[S] | Forms[S]]
 
     def of(self, values: Mapping[str, Any], overrides: Sequence[str] = ()) -> type[Section]:
         """What these values must be.
@@ -32,22 +56,27 @@ class Variants(Generic[S]):
             name, equals, text = override.partition("=")
             if equals and name.strip() == self.field:
                 given = text.strip()
-        if given in self.models:
-            return self.models[str(given)]
-        meant = nearest(str(given), self.models)
-        return self.models[meant] if meant else self._unknown()
+        meant = str(given) if given in self.models else nearest(str(given), self.models)
+        if not meant:
+            return self._unknown()
+        model = self.models[meant]
+        return model.of(values, overrides) if isinstance(model, Forms) else model
 
     def json_schema(self) -> dict[str, Any]:
         """One schema for all of them."""
         choices: list[Any] = []
         definitions: dict[str, Any] = {}
-        for model in self.models.values():
+        for model in self._all_models():
             schema = model.model_json_schema()
             definitions |= schema.pop("$defs", {})
             name = model.__name__
             definitions[name] = schema
             choices.append({"$ref": f"#/$defs/{name}"})
         return {"oneOf": choices, "$defs": definitions}
+
+    def _all_models(self) -> Iterator[type[S]]:
+        for model in self.models.values():
+            yield from model.models if isinstance(model, Forms) else (model,)
 
     def _unknown(self) -> type[Section]:
         kinds = Literal[tuple(sorted(self.models))]  # type: ignore[valid-type]

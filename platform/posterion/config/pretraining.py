@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -118,18 +118,14 @@ class VocabularyRecipe(Recipe):
     engine: EngineSection = EngineSection()
 
 
-class PretrainRecipe(TrainingRecipe):
-    """A language model learned from a packed corpus, from scratch or from a checkpoint."""
+class LanguageModelRecipe(TrainingRecipe):
+    """A job whose model guesses words of a packed corpus."""
 
     shorthands: ClassVar[Mapping[str, str]] = {"objective": "kind", "corpus": "source"}
 
-    job: Literal["pretrain"]
-    """What to do."""
     corpus: CorpusChoice
     """A corpus that a corpus job built (``source``), or the sections of one, which is then built
     first, once for all runs that describe the same."""
-    vocabulary: VocabularySection | None = None
-    """A tokenizer to train first on the described corpus's text, for a ``new:`` model."""
     model: LanguageModelSection
     objective: Annotated[ObjectiveSection, Field(discriminator="kind")] = MaskedObjective(
         kind="masked"
@@ -137,7 +133,25 @@ class PretrainRecipe(TrainingRecipe):
     """What is to be guessed: a name, or a mapping with ``kind`` and options."""
 
     @model_validator(mode="after")
-    def _has_text_for_its_vocabulary(self) -> PretrainRecipe:
+    def _has_a_metric(self) -> Self:
+        if self.evaluation.metric not in (None, *PRETRAINING_METRICS):
+            raise ValueError(
+                f"evaluation.metric {self.evaluation.metric!r} is not reported by pretraining; it "
+                f"reports {', '.join(PRETRAINING_METRICS)}"
+            )
+        return self
+
+
+class PretrainRecipe(LanguageModelRecipe):
+    """A language model learned from a packed corpus, from scratch or from a checkpoint."""
+
+    job: Literal["pretrain"]
+    """What to do."""
+    vocabulary: VocabularySection | None = None
+    """A tokenizer to train first on the described corpus's text, for a ``new:`` model."""
+
+    @model_validator(mode="after")
+    def _has_text_for_its_vocabulary(self) -> Self:
         if self.vocabulary is None:
             return self
         if not isinstance(self.corpus, CorpusSection) or not self.model.source.startswith("new:"):
@@ -149,15 +163,6 @@ class PretrainRecipe(TrainingRecipe):
             raise ValueError(
                 f"vocabulary would train a tokenizer, but model.tokenizer names one "
                 f"({self.model.tokenizer!r}); give one of the two"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _has_a_metric(self) -> PretrainRecipe:
-        if self.evaluation.metric not in (None, *PRETRAINING_METRICS):
-            raise ValueError(
-                f"evaluation.metric {self.evaluation.metric!r} is not reported by pretraining; it "
-                f"reports {', '.join(PRETRAINING_METRICS)}"
             )
         return self
 

@@ -291,13 +291,11 @@ class TrainingRecipe(Recipe):
         return self.name or (self.registry.name if self.registry else self.job)
 
 
-class FinetuneRecipe(TrainingRecipe):
-    """A task learned from labelled examples, on top of a pretrained encoder."""
+class TaskRecipe(TrainingRecipe):
+    """A job whose model answers a task."""
 
     shorthands: ClassVar[Mapping[str, str]] = {"task": "kind"}
 
-    job: Literal["finetune"]
-    """What to do."""
     task: TaskSection
     """What the problem is: a task's name, or a mapping with ``kind`` and options."""
     data: DataSection
@@ -308,3 +306,10 @@ class FinetuneRecipe(TrainingRecipe):
     def run_name(self) -> str:
         """Prefix of the run's id."""
         return self.name or (self.registry.name if self.registry else self.task.kind)
+
+
+class FinetuneRecipe(TaskRecipe):
+    """A task learned from labelled examples, on top of a pretrained encoder."""
+
+    job: Literal["finetune"]
+    """What to do."""

@@ -9,6 +9,7 @@ another way: :mod:`posterion.data.corpus` builds packed rows, :class:`TokenShard
 from posterion.data._batching import BatchPlan, evaluation_batches
 from posterion.data._describe import describe, repeated_rows
 from posterion.data._encoded import EncodedDataset, cached_encoding
+from posterion.data._files import atomic_path
 from posterion.data._formats import formats, source_formats
 from posterion.data._hash import content_hash
 from posterion.data._loading import load_splits
@@ -39,6 +40,7 @@ __all__ = [
     "TokenShards",
     "ValidationReport",
     "adversarial_validation",
+    "atomic_path",
     "cached_encoding",
     "conform",
     "conform_reading",

@@ -24,6 +24,7 @@ from posterion.inference._explain import (
     faithfulness,
 )
 from posterion.inference._predictor import EncodedExample, Predictor
+from posterion.inference._speed import one_thread, speed_ratio
 from posterion.trust import Prediction
 
 __all__ = [
@@ -44,6 +45,8 @@ __all__ = [
     "language_model_card",
     "manifest_digest",
     "measure",
+    "one_thread",
+    "speed_ratio",
     "verify_manifest",
     "write_manifest",
     "write_model_dir",

@@ -68,6 +68,8 @@ class CardFacts:
     """Fingerprint of the recipe."""
     pictures: Sequence[str] = field(default_factory=tuple)
     """File names below ``pictures/``."""
+    more: Mapping[str, str] = field(default_factory=dict)
+    """Further sections: headings and Markdown."""
 
 
 def measure(
@@ -147,6 +149,7 @@ def card_text(facts: CardFacts) -> str:
         "## How far its confidence can be believed",
         _trust(facts),
         *_pictures(facts),
+        *(part for heading, text in facts.more.items() for part in (f"## {heading}", text)),
         "## Data",
         _data(facts),
         "## Limits",

@@ -9,7 +9,8 @@ from posterion.models._language_models import (
     save_language_model,
 )
 from posterion.models._sources import resolve_model, resolve_tokenizer
-from posterion.models._text_model import TextModel
+from posterion.models._students import alternate_layers, student_encoder
+from posterion.models._text_model import TextModel, TextOutput
 from posterion.models.albert import (
     AlbertForMaskedLM,
     AlbertForMultipleChoice,
@@ -101,6 +102,7 @@ __all__ = [
     "RobertaModel",
     "RobertaPreTrainedModel",
     "TextModel",
+    "TextOutput",
     "XLNetForMultipleChoice",
     "XLNetForQuestionAnswering",
     "XLNetForQuestionAnsweringSimple",
@@ -109,6 +111,7 @@ __all__ = [
     "XLNetLMHeadModel",
     "XLNetModel",
     "XLNetPreTrainedModel",
+    "alternate_layers",
     "check_fit",
     "language_model_class",
     "load_encoder",
@@ -117,4 +120,5 @@ __all__ = [
     "resolve_tokenizer",
     "save_encoder",
     "save_language_model",
+    "student_encoder",
 ]

@@ -29,7 +29,7 @@ def resolve_model(source: str, *, registry: Callable[[str], Path] | None = None)
     Raises:
         ModelSourceError: Wrong form, or nothing is there.
     """
-    found = _folder(source, _HUB_WEIGHTS, registry)
+    found = _model_inside(_folder(source, _HUB_WEIGHTS, registry))
     if not (found / "config.json").is_file():
         raise ModelSourceError(
             f"Model source {source!r} means the folder {found}, which holds no config.json and "
@@ -45,7 +45,14 @@ def resolve_tokenizer(source: str, *, registry: Callable[[str], Path] | None = N
     Raises:
         ModelSourceError: Wrong form, or nothing is there.
     """
-    return _folder(source, (), registry)
+    return _model_inside(_folder(source, (), registry))
+
+
+def _model_inside(folder: Path) -> Path:
+    """The model of a version's folder; any other folder as it is."""
+    inside = folder / "model"
+    is_version = (folder / "manifest.json").is_file() and inside.is_dir()
+    return inside if is_version and not (folder / "config.json").is_file() else folder
 
 
 def _folder(source: str, weights: Sequence[str], registry: Callable[[str], Path] | None) -> Path:

@@ -1,11 +1,12 @@
 """A text to a task's outputs: encoder, pooling, head.
 
-Shapes: B examples, L tokens of the longest, C hidden size.
+Shapes: B examples, L tokens of the longest, C hidden size, H heads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -31,11 +32,23 @@ from posterion.models._encoders import (
     seeded,
 )
 from posterion.models.heads import Head
-from posterion.models.layers import Linear
+from posterion.models.layers import Linear, WantedStates
 from posterion.models.pooling import create_pooling, read_pooling
 
 PoolingLike = str | Mapping[str, object] | PoolingSection
 """A pooling's name, or a mapping or section with ``kind`` and options."""
+
+
+@dataclass(frozen=True)
+class TextOutput:
+    """What a :class:`TextModel` made of a batch."""
+
+    logits: Tensor
+    """(B, num_outputs) float32."""
+    hidden_states: tuple[Tensor | None, ...] | None
+    """(B, L, C) before the first and after every layer, ``None`` where not asked for."""
+    attentions: tuple[Tensor, ...] | None
+    """Weights (B, H, L, L) of every layer, if asked for."""
 
 
 class TextModel(nn.Module):
@@ -204,16 +217,57 @@ class TextModel(nn.Module):
         Raises:
             ValueError: The batch is longer than the encoder has positions.
         """
+        return self._pooled(self._encoded(input_ids, attention_mask, options), attention_mask)
+
+    def outputs(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        output_hidden_states: WantedStates = False,
+        output_attentions: bool = False,
+    ) -> TextOutput:
+        """The head's outputs, and what else of the encoder is asked for.
+
+        Args:
+            input_ids: As in :meth:`forward`.
+            attention_mask: As in :meth:`forward`.
+            output_hidden_states: All states, or those of these numbers; 0 before the first layer.
+            output_attentions: The attention weights of every layer.
+
+        Raises:
+            ValueError: See :meth:`forward`.
+        """
+        asked = {
+            "output_hidden_states": self.pooling.reads_layers or output_hidden_states,
+            "output_attentions": output_attentions,
+        }
+        output = self._encoded(input_ids, attention_mask, asked)
+        return TextOutput(
+            logits=self.head(self._pooled(output, attention_mask)),
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
+
+    def _encoded(
+        self, input_ids: Tensor, attention_mask: Tensor | None, options: Mapping[str, Any]
+    ) -> Any:
         encoder = self.encoder
         limit = encoder.max_tokens(self.config)
         if limit is not None and input_ids.shape[1] > limit:
             raise ValueError(
                 f"{input_ids.shape[1]} tokens are too long: the model reads at most {limit}"
             )
-        inputs = {**encoder.text_inputs(input_ids, attention_mask), **options}
+        inputs = {
+            **encoder.text_inputs(input_ids, attention_mask),
+            "output_hidden_states": self.pooling.reads_layers,
+            **options,
+        }
         if "inputs_embeds" in options:
             inputs["input_ids"] = None
-        output = encoder(**inputs, output_hidden_states=self.pooling.reads_layers)
+        return encoder(**inputs)
+
+    def _pooled(self, output: Any, attention_mask: Tensor | None) -> Tensor:
         if self.uses_pooler:
             return cast(Tensor, output.pooler_output)
         states = output.hidden_states if self.pooling.reads_layers else (output.last_hidden_state,)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVa
 import numpy as np
 from numpy.typing import NDArray
 
+from posterion._exceptions import RequestError
 from posterion.config import TaskSection
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from posterion.config import TrustSection
     from posterion.data import TableSchema
+    from posterion.tasks._teaching import Teaching
     from posterion.text import Tokenizer
     from posterion.trust import Calibration, Prediction
 
@@ -146,6 +148,17 @@ class Task(ABC, Generic[OptionsT, DistributionT]):
     @abstractmethod
     def loss(self, logits: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
         """Loss per row in fp32. Shapes: (B, O) -> (B,)."""
+
+    def teaching(self) -> Teaching:
+        """How a student of this task learns from its teachers' answers.
+
+        Raises:
+            RequestError: This task cannot be distilled.
+        """
+        raise RequestError(
+            f"Models of the task {self.kind!r} cannot be distilled: nothing says how a student "
+            "learns from their answers (Task.teaching). Fine-tune the student instead."
+        )
 
     # -- answering ----------------------------------------------------------------------
 

@@ -13,8 +13,12 @@ from pydantic import Field, create_model, model_validator
 from posterion.config import (
     CorpusRecipe,
     FinetuneRecipe,
+    Forms,
+    LanguageDistillRecipe,
     PretrainRecipe,
     Recipe,
+    TaskDistillRecipe,
+    TaskRecipe,
     Variants,
     VocabularyRecipe,
     did_you_mean,
@@ -24,7 +28,7 @@ from posterion.config import (
 from posterion.tasks._discovery import task_classes
 
 
-class _CheckedRecipe(FinetuneRecipe):
+class _CheckedRecipe(TaskRecipe):
     """What only the task can check of the other sections."""
 
     @model_validator(mode="after")
@@ -53,17 +57,21 @@ def recipe_models() -> Variants[Recipe]:
     union: Any = reduce(or_, options)
     description = "What the problem is: a task's name, or a mapping with `kind` and options."
     field = Field(discriminator="kind", description=description)
-    finetune = create_model(
-        "FinetuneRecipe",
-        __base__=_CheckedRecipe,
-        __doc__=FinetuneRecipe.__doc__,
-        task=(Annotated[union, field], ...),
-    )
+
+    def complete(recipe: type[TaskRecipe]) -> Any:
+        return create_model(
+            recipe.__name__,
+            __base__=(recipe, _CheckedRecipe),
+            __doc__=recipe.__doc__,
+            task=(Annotated[union, field], ...),
+        )
+
     return Variants(
         "job",
         {
             "corpus": CorpusRecipe,
-            "finetune": finetune,
+            "distill": Forms("corpus", LanguageDistillRecipe, complete(TaskDistillRecipe)),
+            "finetune": complete(FinetuneRecipe),
             "pretrain": PretrainRecipe,
             "vocabulary": VocabularyRecipe,
         },

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from posterion._exceptions import DataError
 from posterion.config import TaskSection, did_you_mean
+from posterion.tasks._teaching import ClassTeaching
 from posterion.tasks._text import TextTask, describe_rows
 from posterion.trust import (
     Calibration,
@@ -182,6 +183,10 @@ class Classification(TextTask[ClassificationOptions, ClassificationDistribution]
 
         function = binary_cross_entropy if self.options.multi_label else cross_entropy
         return function(logits, labels["label"])
+
+    def teaching(self) -> ClassTeaching:
+        """See :meth:`Task.teaching`."""
+        return ClassTeaching(self)
 
     def distribution(self, logits: NDArray[np.floating[Any]]) -> ClassificationDistribution:
         """See :meth:`Task.distribution`."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from posterion._exceptions import DataError
 from posterion.config import TaskSection
+from posterion.tasks._teaching import ValueTeaching
 from posterion.tasks._text import TextTask, describe_rows
 from posterion.trust import (
     Calibration,
@@ -130,7 +131,7 @@ class Regression(TextTask[RegressionOptions, RegressionDistribution]):
         """Standardised ``target`` (B,) and, where given, ``standard_error`` (B,), fp32."""
         import torch
 
-        mean, std = self._moments
+        mean, std = self.moments
         target = (rows.column("target").to_numpy() - mean) / std
         tensors = {"target": torch.from_numpy(target.astype(np.float32))}
         if "standard_error" in rows.column_names:
@@ -140,13 +141,23 @@ class Regression(TextTask[RegressionOptions, RegressionDistribution]):
 
     def loss(self, logits: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
         """See :meth:`Task.loss`."""
-        from posterion.objectives import gaussian_nll, soft_clamp, squared_error
+        from posterion.objectives import gaussian_nll, squared_error
 
         mean = logits[:, 0]
         if self.options.likelihood == "squared_error":
             return squared_error(mean, labels["target"])
-        log_variance = soft_clamp(logits[:, 1].float(), *LOG_VARIANCE_BOUNDS)
+        log_variance = self.log_variance(logits)
         return gaussian_nll(mean, log_variance, labels["target"], labels.get("standard_error"))
+
+    def log_variance(self, logits: Tensor) -> Tensor:
+        """Of the Gaussian likelihood, standardised, within bounds. Shapes: (B, 2) -> (B,)."""
+        from posterion.objectives import soft_clamp
+
+        return soft_clamp(logits[:, 1].float(), *LOG_VARIANCE_BOUNDS)
+
+    def teaching(self) -> ValueTeaching:
+        """See :meth:`Task.teaching`."""
+        return ValueTeaching(self)
 
     def distribution(self, logits: NDArray[np.floating[Any]]) -> RegressionDistribution:
         """See :meth:`Task.distribution`.
@@ -154,7 +165,7 @@ class Regression(TextTask[RegressionOptions, RegressionDistribution]):
         With squared error the aleatoric variance is the target's own, the most a model can
         be wrong that has learned nothing; calibration replaces it by the measured one.
         """
-        mean, std = self._moments
+        mean, std = self.moments
         values = np.asarray(logits, dtype=np.float64)
         means = values[..., 0] * std + mean
         if self.options.likelihood == "gaussian":
@@ -315,7 +326,8 @@ class Regression(TextTask[RegressionOptions, RegressionDistribution]):
     # -- parts --------------------------------------------------------------------------
 
     @property
-    def _moments(self) -> tuple[float, float]:
+    def moments(self) -> tuple[float, float]:
+        """The target's mean and standard deviation in the training part."""
         try:
             return float(self.state["mean"]), float(self.state["std"])
         except KeyError:
@@ -325,7 +337,7 @@ class Regression(TextTask[RegressionOptions, RegressionDistribution]):
 
     def _tolerance(self, trust: TrustSection | None) -> float:
         given = None if trust is None else trust.tolerance
-        return 0.5 * self._moments[1] if given is None else given
+        return 0.5 * self.moments[1] if given is None else given
 
     def _tolerance_of(self, calibration: Calibration) -> float:
         if isinstance(calibration, ConformalRegression):

@@ -12,7 +12,14 @@ from posterion.testing._parity import Parity, check_model_parity
 from posterion.testing._pretraining import tiny_pretraining
 from posterion.testing._running_text import running_documents
 from posterion.testing._tiny import TINY_ARCHITECTURES, TINY_WORDS, tiny_model
-from posterion.testing._training import run_workers, start_workers, tiny_recipe, tiny_training
+from posterion.testing._training import (
+    run_workers,
+    start_workers,
+    tiny_distillation,
+    tiny_recipe,
+    tiny_task_model,
+    tiny_training,
+)
 
 __all__ = [
     "MODEL_CHECKS",
@@ -30,8 +37,10 @@ __all__ = [
     "run_workers",
     "running_documents",
     "start_workers",
+    "tiny_distillation",
     "tiny_model",
     "tiny_pretraining",
     "tiny_recipe",
+    "tiny_task_model",
     "tiny_training",
 ]

@@ -22,11 +22,9 @@ if TYPE_CHECKING:
 class TrainingSpec(ABC):
     """Everything a worker needs, as plain data that travels between processes as JSON.
 
-    Each job that trains has a spec of its own, found by the recipe's ``job``.
+    Each job that trains has a spec of its own.
     """
 
-    job: ClassVar[str]
-    """Of the recipe."""
     _kinds: ClassVar[dict[str, type[TrainingSpec]]] = {}
 
     recipe: Mapping[str, Any]
@@ -38,7 +36,7 @@ class TrainingSpec(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        TrainingSpec._kinds[cls.job] = cls
+        TrainingSpec._kinds[cls.__name__] = cls
 
     @abstractmethod
     def workload(self, gang: Gang, micro_batches: int) -> Workload:
@@ -50,18 +48,20 @@ class TrainingSpec(ABC):
 
     def to_json(self) -> str:
         """This spec as JSON."""
-        return json.dumps(asdict(self), default=str, sort_keys=True)
+        values = {"spec": type(self).__name__, **asdict(self)}
+        return json.dumps(values, default=str, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> TrainingSpec:
         """The spec that :meth:`to_json` wrote."""
         values = json.loads(text)
+        kind = cls._kinds[values.pop("spec")]
         paths = {
             name: Path(value)
             for name, value in values.items()
             if name.endswith(("_dir", "_path")) and value is not None
         }
-        return cls._kinds[values["recipe"]["job"]](**{**values, **paths})
+        return kind(**{**values, **paths})
 
 
 def step_size(run_dir: Path, wanted: int, *, write: bool) -> int:

@@ -11,10 +11,12 @@ from posterion.objectives.distillation._intermediate import (
 from posterion.objectives.distillation._layer_maps import LayerMapKind, layer_map
 from posterion.objectives.distillation._soft_targets import (
     classification_distillation,
+    ensemble_binary_logits,
     ensemble_gaussian,
     ensemble_log_probabilities,
     gaussian_distillation,
     soft_cross_entropy,
+    softened_binary_kl,
     softened_kl,
 )
 from posterion.objectives.distillation._states import (
@@ -35,6 +37,7 @@ __all__ = [
     "attention_mse",
     "centred_scores",
     "classification_distillation",
+    "ensemble_binary_logits",
     "ensemble_gaussian",
     "ensemble_log_probabilities",
     "gaussian_distillation",
@@ -42,6 +45,7 @@ __all__ = [
     "hidden_mse",
     "layer_map",
     "soft_cross_entropy",
+    "softened_binary_kl",
     "softened_kl",
     "triple_loss",
 ]

@@ -63,6 +63,32 @@ def soft_cross_entropy(
     return -(target * F.log_softmax(as_single(student_logits) / temperature, dim=-1)).sum(-1)
 
 
+def softened_binary_kl(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float
+) -> Tensor:
+    """:func:`softened_kl` of independent yes/no labels, the mean over them, in nats.
+
+    ``T^2 KL(sigmoid(t / T) || sigmoid(s / T))`` of each label. 0 where both say the same.
+
+    Args:
+        student_logits: ``s``. Shape: (B, C).
+        teacher_logits: ``t``. Shape: (B, C).
+        temperature: ``T``, above 0.
+
+    Returns:
+        Shape: (B,).
+
+    Raises:
+        RequestError: See :func:`softened_kl`.
+    """
+    _check(student_logits, teacher_logits, temperature)
+    mine = as_single(student_logits) / temperature
+    target = as_single(teacher_logits.detach()) / temperature
+    yes = target.sigmoid() * (F.logsigmoid(target) - F.logsigmoid(mine))
+    no = (-target).sigmoid() * (F.logsigmoid(-target) - F.logsigmoid(-mine))
+    return (yes + no).mean(-1) * temperature**2
+
+
 def classification_distillation(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -109,6 +135,19 @@ def ensemble_log_probabilities(logits: Tensor) -> Tensor:
         Shape: (B, C).
     """
     return F.log_softmax(as_single(logits), dim=-1).logsumexp(0) - math.log(len(logits))
+
+
+def ensemble_binary_logits(logits: Tensor) -> Tensor:
+    """Logits of the mean probability of an ensemble's members, of independent yes/no labels.
+
+    Args:
+        logits: Shape: (M, B, C).
+
+    Returns:
+        Shape: (B, C).
+    """
+    logits = as_single(logits)
+    return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)
 
 
 def gaussian_distillation(

@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from posterion.config import FinetuneRecipe
+from posterion.config import TaskRecipe
 from posterion.data import EncodedDataset
 from posterion.tasks import create_task, save_task_model
 from posterion.training._course import Course, LengthCourse, RowIndices, StepPlan
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSpec(TrainingSpec):
     """What a worker needs to fine-tune."""
-
-    job: ClassVar[str] = "finetune"
 
     task_state: Mapping[str, Any]
     """What the task learned from the training part (``Task.state``)."""
@@ -61,7 +59,7 @@ class Finetuning:
         from posterion.text import Tokenizer
 
         self._spec = spec
-        self._recipe = recipe = cast(FinetuneRecipe, spec.parsed_recipe())
+        self._recipe = recipe = cast(TaskRecipe, spec.parsed_recipe())
         self._task = create_task(recipe.task, spec.task_state)
         self._train = EncodedDataset(spec.train_path)
         validation = EncodedDataset(spec.validation_path)
@@ -104,8 +102,11 @@ class Finetuning:
             "train_lengths_sha256": digest.hexdigest(),
         }
 
-    def model(self) -> TextModel:
+    def model(self) -> nn.Module:
         """The encoder with a fresh head."""
+        return self._text_model()
+
+    def _text_model(self) -> TextModel:
         from posterion.models import TextModel
 
         recipe = self._recipe

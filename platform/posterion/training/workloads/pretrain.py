@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from posterion._exceptions import DataError
 from posterion.config import PretrainRecipe
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class PretrainSpec(TrainingSpec):
     """What a worker needs to pretrain."""
-
-    job: ClassVar[str] = "pretrain"
 
     corpus_dir: Path
     """A packed corpus; see :class:`posterion.data.corpus.TokenShards`."""
