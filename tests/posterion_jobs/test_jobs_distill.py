@@ -222,7 +222,7 @@ def test_a_teacher_with_another_vocabulary_is_refused(
     teacher = teacher_of(runs, make_recipe, four_layers)
     other = tiny_model(tmp_path / "other", vocabulary=["good", "bad"])
     recipe = student(make_recipe, teacher, model={"source": f"path:{other}"})
-    with pytest.raises(RequestError, match="has another vocabulary .* than the student"):
+    with pytest.raises(RequestError, match=r"has another vocabulary .* than the student"):
         distill.run(recipe, tmp_path / "run")
 
 

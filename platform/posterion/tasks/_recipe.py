@@ -13,8 +13,6 @@ from pydantic import Field, create_model, model_validator
 from posterion.config import (
     CorpusRecipe,
     FinetuneRecipe,
-    Forms,
-    LanguageDistillRecipe,
     PretrainRecipe,
     Recipe,
     TaskDistillRecipe,
@@ -70,7 +68,7 @@ def recipe_models() -> Variants[Recipe]:
         "job",
         {
             "corpus": CorpusRecipe,
-            "distill": Forms("corpus", LanguageDistillRecipe, complete(TaskDistillRecipe)),
+            "distill": complete(TaskDistillRecipe),
             "finetune": complete(FinetuneRecipe),
             "pretrain": PretrainRecipe,
             "vocabulary": VocabularyRecipe,

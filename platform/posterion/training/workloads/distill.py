@@ -17,6 +17,7 @@ from posterion.training._course import RowIndices, StepPlan
 from posterion.training._engine import Engine
 from posterion.training._gang import Gang
 from posterion.training._groups import ParameterGroup, parameter_groups
+from posterion.training._precision import working_precision
 from posterion.training._workload import MicroLoss
 from posterion.training.workloads._answers import Answers, KeptAnswers
 from posterion.training.workloads._labelled import LabelledBatch
@@ -90,14 +91,11 @@ class TaskDistillation(Finetuning):
             check_teacher(model, self._task, tokenizer, max_length=recipe.data.max_length)
             for model in models
         ]
-        self._teachers = TaskTeachers(
-            models,
-            tasks,
-            task=self._task,
-            device=gang.device,
-            precision=recipe.engine.precision,
-        )
         self._gang = gang
+        self._precision = working_precision(recipe.engine.precision, gang.device, gang)
+        self._teachers = TaskTeachers(
+            models, tasks, task=self._task, device=gang.device, precision=self._precision
+        )
         self._layers_until = round(self._losses.layers_first * self.course.total_steps)
         self.part_names = self._part_names()
         hashes = [model.sha256 for model in models]
@@ -120,7 +118,7 @@ class TaskDistillation(Finetuning):
                 "texts": content_hash(texts),
                 "task": self._task.options.model_dump(mode="json"),
                 "task_state": dict(self._task.state),
-                "precision": self._recipe.engine.precision,
+                "precision": self._precision,
             },
             self._train.lengths,
         )
