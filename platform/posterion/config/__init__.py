@@ -20,7 +20,6 @@ from posterion.config.corpus import (
     TextSection,
     VocabularySection,
 )
-from posterion.config.engine import ElasticWorkers, EngineSection, OffloadSection
 from posterion.config.distillation import (
     TEACHER,
     LanguageDistillationSection,
@@ -34,6 +33,7 @@ from posterion.config.distillation import (
     TaskTeacherSection,
     TeacherSection,
 )
+from posterion.config.engine import ElasticWorkers, EngineSection, OffloadSection
 from posterion.config.platform import (
     GatewaySettings,
     Home,

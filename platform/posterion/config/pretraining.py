@@ -9,7 +9,8 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from posterion.config._base import Section
 from posterion.config.corpus import CorpusSection, VocabularySection
-from posterion.config.recipe import EngineSection, Probability, Recipe, TrainingRecipe
+from posterion.config.engine import EngineSection
+from posterion.config.recipe import Probability, Recipe, TrainingRecipe
 
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
