@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posterion_jobs._conclude import INTERVALS, Concluding, finite, flatten
+from posterion_jobs._distillation import parents
 from posterion_jobs._prepare import read_part
 from posterion_jobs._runs import read_json, write_json
 
@@ -36,8 +37,51 @@ Asked = Callable[[Any, Any], Any]
 """A forward pass: ``input_ids`` and ``attention_mask`` of a batch."""
 
 
+class ComparedFigures:
+    """Figures of a comparison with teachers, as part of a version's other figures."""
+
+    @property
+    def evaluation_dir(self) -> Path:
+        """Where ``metrics.json`` is."""
+        raise NotImplementedError
+
+    def with_comparison(
+        self, result: Mapping[str, Any], figures: Mapping[str, Figure]
+    ) -> dict[str, Any]:
+        """Add figures to ``metrics.json`` and to the result of the evaluation stage."""
+        path = self.evaluation_dir / "metrics.json"
+        metrics = read_json(path)
+        metrics[COMPARISON] = {name: finite(each.value) for name, each in figures.items()}
+        metrics[INTERVALS][COMPARISON] = {
+            name: [finite(each.lower), finite(each.upper)] for name, each in figures.items()
+        }
+        write_json(path, metrics)
+        compared = metrics[COMPARISON]
+        shown = {"score kept": compared["score_kept"], "times as fast": compared["speedup"]}
+        return {
+            **result,
+            "metrics": {**result["metrics"], **flatten({COMPARISON: compared})},
+            "found": {**result["found"], **shown},
+        }
+
+    def comparison_rows(self, metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+        """Title, value and interval of what people want to know."""
+        values, bounds = metrics[COMPARISON], metrics[INTERVALS][COMPARISON]
+        score = next(name for name in values if name.startswith("teacher_"))
+        metric = score.removeprefix("teacher_")
+        rows = {
+            f"Teacher's {metric}": score,
+            f"Its own {metric}": f"student_{metric}",
+            "Score kept": "score_kept",
+            "Times as fast": "speedup",
+        }
+        return [
+            (title, _number(values[name]), _interval(bounds[name])) for title, name in rows.items()
+        ]
+
+
 @dataclass(frozen=True, kw_only=True)
-class DistilledVersion(Concluding):
+class DistilledVersion(Concluding, ComparedFigures):
     """A finished task distillation and all that is known of it."""
 
     teachers: Sequence[Mapping[str, str]]
@@ -46,24 +90,7 @@ class DistilledVersion(Concluding):
     def evaluate(self) -> dict[str, Any]:
         """As any task's model; then beside the teachers, on the same rows."""
         result = super().evaluate()
-        figures = self._compare(result["measured"])
-        path = self.evaluation_dir / "metrics.json"
-        metrics = read_json(path)
-        metrics[COMPARISON] = {name: finite(each.value) for name, each in figures.items()}
-        metrics[INTERVALS][COMPARISON] = {
-            name: [finite(each.lower), finite(each.upper)] for name, each in figures.items()
-        }
-        write_json(path, metrics)
-        compared = flatten({COMPARISON: metrics[COMPARISON]})
-        shown = {
-            "score kept": metrics[COMPARISON]["score_kept"],
-            "times as fast": metrics[COMPARISON]["speedup"],
-        }
-        return {
-            **result,
-            "metrics": {**result["metrics"], **compared},
-            "found": {**result["found"], **shown},
-        }
+        return self.with_comparison(result, self._compare(result["measured"]))
 
     def _compare(self, part: str) -> dict[str, Figure]:
         import torch
@@ -103,13 +130,19 @@ class DistilledVersion(Concluding):
     def card_sections(self, metrics: Mapping[str, Any]) -> Mapping[str, str]:
         """What the student kept, and its speed."""
         names = ", ".join(f"`{each['name']}`" for each in self.teachers)
-        return {"What it keeps of its teacher": comparison_text(names, metrics)}
+        rows = [" | ".join(("", *row, "")).strip() for row in self.comparison_rows(metrics)]
+        table = "\n".join(["| Figure | Value | Interval |", "|---|---|---|", *rows])
+        text = (
+            f"Taught by {names}. Both were measured on the same rows; intervals of 95 % by "
+            "bootstrap over rows. Speed: forward passes in single precision on one thread, teacher "
+            "and student in turn; the interval holds the middle half of rounds."
+        )
+        return {"What it keeps of its teacher": f"{text}\n\n{table}"}
 
     def lineage(self) -> dict[str, str]:
         """As of any task's model; the teachers are parents too."""
         tags = super().lineage()
-        parents = [tags["parents"], *(each["name"] for each in self.teachers)]
-        return {**tags, "parents": ", ".join(dict.fromkeys(parents))}
+        return {**tags, "parents": parents(tags["parents"], self.teachers)}
 
 
 class _Windows:
@@ -221,27 +254,6 @@ def speed_figures(
         "teacher_windows_per_second": Figure(num / slow, math.nan, math.nan),
         "student_windows_per_second": Figure(num / fast, math.nan, math.nan),
     }
-
-
-def comparison_text(teachers: str, metrics: Mapping[str, Any]) -> str:
-    """The card's section on the comparison, in Markdown."""
-    values, bounds = metrics[COMPARISON], metrics[INTERVALS][COMPARISON]
-    score = next(name for name in values if name.startswith("teacher_"))
-    metric = score.removeprefix("teacher_")
-    rows = {
-        f"Teacher's {metric}": score,
-        f"Its own {metric}": f"student_{metric}",
-        "Score kept": "score_kept",
-        "Times as fast": "speedup",
-    }
-    lines = ["| Figure | Value | Interval |", "|---|---|---|"]
-    for title, name in rows.items():
-        lines.append(f"| {title} | {_number(values[name])} | {_interval(bounds[name])} |")
-    return (
-        f"Taught by {teachers}. Both were measured on the same rows; intervals of 95 % by "
-        "bootstrap over rows. Speed: forward passes in single precision on one thread, teacher and "
-        "student in turn; the interval holds the middle half of rounds.\n\n" + "\n".join(lines)
-    )
 
 
 def _number(value: float | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +72,6 @@ def find_student(
     from posterion.models import (
         check_fit,
         load_encoder,
-        resolve_model,
         save_encoder,
         student_encoder,
     )
@@ -82,16 +81,12 @@ def find_student(
     section = recipe.model
     if not section.from_teacher and section.layers is None:
         return prepare.find_model(recipe, registry, folder)
-    if section.from_teacher:
-        parent, source = (str(teachers["models"][0][key]) for key in ("name", "directory"))
-    else:
-        parent = prepare.pinned(section.source, registry)
-        source = str(resolve_model(parent, registry=registry.resolve if registry else None))
+    parent, source = layers_of(section, teachers, registry)
     larger, _ = load_encoder(source)
     layers = chosen_layers(section, int(larger.config.num_hidden_layers))
     student = student_encoder(larger, layers, architecture=section.architecture)
     directory = folder.path / "base"
-    tokenizer = Tokenizer.load(Path(source))
+    tokenizer = Tokenizer.load(source)
     with replaced_directory(directory) as new_dir:
         save_encoder(student, new_dir)
         tokenizer.save(new_dir)
@@ -105,6 +100,19 @@ def find_student(
     return {"dir": str(directory), "parent": parent, "found": found}
 
 
+def layers_of(
+    section: Student, teachers: Mapping[str, Any], registry: Registry | None
+) -> tuple[str, Path]:
+    """Name, an alias replaced by its version, and folder of the model that layers are taken of."""
+    from posterion.models import resolve_model
+
+    if section.from_teacher:
+        first = teachers["models"][0]
+        return first["name"], Path(first["directory"])
+    parent = prepare.pinned(section.source, registry)
+    return parent, resolve_model(parent, registry=registry.resolve if registry else None)
+
+
 def chosen_layers(section: Student, num_layers: int) -> tuple[int, ...]:
     """Which layers a student takes of a model with so many."""
     from posterion.models import alternate_layers
@@ -112,6 +120,11 @@ def chosen_layers(section: Student, num_layers: int) -> tuple[int, ...]:
     if section.layers is None or section.layers == "alternate":
         return alternate_layers(num_layers)
     return tuple(section.layers)
+
+
+def parents(base: str, teachers: Sequence[Mapping[str, Any]]) -> str:
+    """What the lineage names: where the student begins, and who teaches it."""
+    return ", ".join(dict.fromkeys([base, *(str(each["name"]) for each in teachers)]))
 
 
 def check_teachers(

@@ -14,7 +14,7 @@ from posterion_jobs._runs import RunFolder, read_json, write_json
 from posterion_jobs._versions import common_lineage
 
 if TYPE_CHECKING:
-    from posterion.config import PretrainRecipe
+    from posterion.config import LanguageModelRecipe
     from posterion_registry import Registry
 
 INTERVALS = "intervals_95"
@@ -22,7 +22,7 @@ INTERVALS = "intervals_95"
 
 
 def find_corpus(
-    recipe: PretrainRecipe, tokenizer_dir: Path | None, builder: Builder
+    recipe: LanguageModelRecipe, tokenizer_dir: Path | None, builder: Builder
 ) -> dict[str, Any]:
     """The folder of the corpus: one that is there, or one that is built now.
 
@@ -71,7 +71,7 @@ def find_corpus(
 
 
 def find_tokenizer(
-    recipe: PretrainRecipe, registry: Registry | None, folder: RunFolder, builder: Builder
+    recipe: LanguageModelRecipe, registry: Registry | None, folder: RunFolder, builder: Builder
 ) -> dict[str, Any]:
     """The tokenizer's folder as ``dir``; nothing for that of a corpus that is there.
 
@@ -79,11 +79,11 @@ def find_tokenizer(
         ModelSourceError: There is none.
         RequestError: A new model on a described corpus, and no word of its tokenizer.
     """
-    from posterion.config import CorpusSection
+    from posterion.config import CorpusSection, PretrainRecipe
     from posterion.models import resolve_tokenizer
 
     section = recipe.model
-    if recipe.vocabulary is not None:
+    if isinstance(recipe, PretrainRecipe) and recipe.vocabulary is not None:
         assert isinstance(recipe.corpus, CorpusSection)
         directory = folder.path / "tokenizer"
         tokenizer = builder.vocabulary(recipe.corpus, recipe.vocabulary, directory)
@@ -103,7 +103,7 @@ def find_tokenizer(
 
 
 def find_model(
-    recipe: PretrainRecipe,
+    recipe: LanguageModelRecipe,
     registry: Registry | None,
     folder: RunFolder,
     *,
@@ -161,7 +161,7 @@ def find_model(
 class LanguageModelVersion:
     """One finished training of a language model and all that is known of it."""
 
-    recipe: PretrainRecipe
+    recipe: LanguageModelRecipe
     folder: RunFolder
     corpus: Mapping[str, Any]
     """Result of the corpus stage."""
@@ -244,16 +244,21 @@ class LanguageModelVersion:
         return language_model_card(
             name=registry.name if registry else self.folder.path.name,
             description=registry.description if registry else "",
-            facts={
-                "Objective": f"`{self.recipe.objective.kind}`",
-                "Started from": f"`{self.model['parent']}`",
-                "Corpus": f"`{self.corpus['source']}`, content hash `{self.corpus['hash']}`",
-                "Steps": f"{self.training['steps']:,} ({self.training['epochs']:.2f} epochs)",
-                "Licence": registry.licence if registry else "unknown",
-            },
+            facts=self.card_facts(metrics),
             figures=figures,
             pictures=[Path(self.training["picture_path"]).name],
         )
+
+    def card_facts(self, metrics: Mapping[str, Any]) -> dict[str, str]:
+        """Where it comes from, in the reader's words."""
+        registry = self.recipe.registry
+        return {
+            "Objective": f"`{self.recipe.objective.kind}`",
+            "Started from": f"`{self.model['parent']}`",
+            "Corpus": f"`{self.corpus['source']}`, content hash `{self.corpus['hash']}`",
+            "Steps": f"{self.training['steps']:,} ({self.training['epochs']:.2f} epochs)",
+            "Licence": registry.licence if registry else "unknown",
+        }
 
     def lineage(self) -> dict[str, str]:
         """Where the version comes from, as tags."""

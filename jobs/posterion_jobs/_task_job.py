@@ -15,8 +15,8 @@ from posterion_jobs._forward import NoTracker, Tracker
 from posterion_jobs._outcome import Outcome
 from posterion_jobs._runs import RunFolder
 from posterion_jobs._stages import Stages
-from posterion_jobs._training import set_threads, train_stage
-from posterion_jobs._versions import log_settings, register_version
+from posterion_jobs._training import train_stage
+from posterion_jobs._versions import conclude, log_settings
 
 if TYPE_CHECKING:
     from posterion.tasks import Task
@@ -126,32 +126,5 @@ class TaskJob(Generic[R]):
 
     def conclude(self, concluding: Concluding) -> Outcome:
         """Evaluate, assemble, register."""
-        evaluation = self.stages.run(
-            "evaluate",
-            lambda: self._evaluate(concluding),
-            valid=concluding.evaluation_still_there,
-        )
-        tracker, artifacts_dir = self._tracker, self.folder.artifacts_dir
-        tracker.log_metrics(evaluation["metrics"], step=int(concluding.training["steps"]))
-        for path in (artifacts_dir / "validation.json", *map(Path, evaluation["pictures"])):
-            tracker.log_artifact(path)
-        self.stages.run(
-            "assemble",
-            lambda: concluding.assemble(evaluation),
-            valid=concluding.version_still_there,
-        )
-        tracker.set_tags(concluding.lineage())
-        reference = register_version(self.stages, concluding, tracker, self.registry)
-        section = self.recipe.registry
-        return Outcome(
-            version_dir=concluding.version_dir,
-            model=reference,
-            alias=section.alias if section and reference else None,
-            metrics=evaluation["metrics"],
-        )
-
-    def _evaluate(self, concluding: Concluding) -> dict[str, Any]:
-        """On as many threads as all workers together had: the recipe alone decides the figures."""
-        engine = self.recipe.engine
-        set_threads(engine.cpus_per_worker * max(1, engine.max_workers))
-        return concluding.evaluate()
+        report = self.folder.artifacts_dir / "validation.json"
+        return conclude(self.stages, concluding, self._tracker, self.registry, artifacts=[report])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from posterion_jobs._forward import Tracker
+from posterion_jobs._outcome import Outcome
 from posterion_jobs._stages import Stages
+from posterion_jobs._training import set_threads
 
 if TYPE_CHECKING:
     from posterion.config import Recipe, TrainingRecipe
@@ -18,7 +21,7 @@ RUN_ID_PATIENCE_S = 900.0
 
 
 class Version(Protocol):
-    """An assembled model version and what is known of it."""
+    """A finished training, the model version that is made of it, and what is known of both."""
 
     @property
     def recipe(self) -> TrainingRecipe:
@@ -28,8 +31,66 @@ class Version(Protocol):
     def version_dir(self) -> Path:
         """Its folder."""
 
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """Result of the training stage."""
+
+    def evaluate(self) -> dict[str, Any]:
+        """Figures on parts that fitted nothing: ``metrics``, ``pictures``."""
+
+    def evaluation_still_there(self, result: Mapping[str, Any]) -> bool:
+        """Whether what an earlier submission measured is complete."""
+
+    def assemble(self, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+        """Put the folder together; it appears whole or not at all."""
+
+    def version_still_there(self, result: Mapping[str, Any]) -> bool:
+        """Whether the folder that an earlier submission assembled exists."""
+
     def lineage(self) -> dict[str, str]:
         """Where it comes from, as tags."""
+
+
+def conclude(
+    stages: Stages,
+    version: Version,
+    tracker: Tracker,
+    registry: Registry | None,
+    *,
+    artifacts: Sequence[Path] = (),
+) -> Outcome:
+    """Evaluate, assemble, register: the stages after every training.
+
+    Args:
+        stages: Of the run.
+        version: What was trained.
+        tracker: Where figures go.
+        registry: Where the version is registered.
+        artifacts: Further files for the tracker.
+    """
+    evaluation = stages.run(
+        "evaluate", lambda: _evaluate(version), valid=version.evaluation_still_there
+    )
+    tracker.log_metrics(evaluation["metrics"], step=int(version.training["steps"]))
+    for path in (*artifacts, *map(Path, evaluation["pictures"])):
+        tracker.log_artifact(path)
+    stages.run("assemble", lambda: version.assemble(evaluation), valid=version.version_still_there)
+    tracker.set_tags(version.lineage())
+    reference = register_version(stages, version, tracker, registry)
+    section = version.recipe.registry
+    return Outcome(
+        version_dir=version.version_dir,
+        model=reference,
+        alias=section.alias if section and reference else None,
+        metrics=evaluation["metrics"],
+    )
+
+
+def _evaluate(version: Version) -> dict[str, Any]:
+    """On as many threads as all workers together had: the recipe alone decides the figures."""
+    engine = version.recipe.engine
+    set_threads(engine.cpus_per_worker * max(1, engine.max_workers))
+    return version.evaluate()
 
 
 def log_settings(tracker: Tracker, recipe: Recipe) -> None:

@@ -1,13 +1,14 @@
 """Distillation, from teachers to a registered student.
 
-As fine-tuning (:mod:`posterion_jobs.finetune`), but for the first stages and the figures:
+A task is distilled as it is fine-tuned (:mod:`posterion_jobs.finetune`), a language model as it is
+pretrained (:mod:`posterion_jobs.pretrain`), but for some stages:
 
 ======== ==========================================================================
 stage    leaves
 ======== ==========================================================================
 teacher  folders of the teachers, their names for the lineage, and hashes of them
 model    the folder of the encoder to start from; made of a teacher's layers in ``base/``
-evaluate besides: the teachers' scores on the same rows, and the speed of both
+evaluate beside all else the teachers' scores on the same rows, and the speed of both
 ======== ==========================================================================
 
 The teachers' answers are computed in the training; with ``teacher.cache`` before its first step,
@@ -21,18 +22,19 @@ from typing import TYPE_CHECKING
 
 from posterion_jobs import _distillation as distillation
 from posterion_jobs._compare import DistilledVersion
+from posterion_jobs._distill_words import run_words
 from posterion_jobs._events import Emitter, no_events
 from posterion_jobs._forward import Tracker
 from posterion_jobs._outcome import Outcome
 from posterion_jobs._task_job import TaskJob
 
 if TYPE_CHECKING:
-    from posterion.config import TaskDistillRecipe
+    from posterion.config import LanguageDistillRecipe, TaskDistillRecipe
     from posterion_registry import Registry
 
 
 def run(
-    recipe: TaskDistillRecipe,
+    recipe: TaskDistillRecipe | LanguageDistillRecipe,
     run_dir: Path,
     *,
     tracker: Tracker | None = None,
@@ -45,8 +47,11 @@ def run(
         Stopped: The run was asked to stop; all that is needed to go on is on disk.
         PosterionError: The recipe, the data or a teacher is wrong, or the work failed.
     """
+    from posterion.config import LanguageDistillRecipe
     from posterion.training import TaskDistillSpec
 
+    if isinstance(recipe, LanguageDistillRecipe):
+        return run_words(recipe, run_dir, tracker=tracker, registry=registry, emit=emit)
     job = TaskJob(recipe, run_dir, tracker=tracker, registry=registry, emit=emit)
     teachers = job.stages.run(
         "teacher",

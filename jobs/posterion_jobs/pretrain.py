@@ -19,7 +19,7 @@ names it in one line, ``model.source: models:/NAME@candidate`` or ``path:``.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from posterion_jobs import _language_models as language_models
 from posterion_jobs._corpora import Builder
@@ -28,8 +28,8 @@ from posterion_jobs._forward import NoTracker, Tracker
 from posterion_jobs._outcome import Outcome
 from posterion_jobs._runs import RunFolder
 from posterion_jobs._stages import Stages
-from posterion_jobs._training import set_threads, train_stage
-from posterion_jobs._versions import log_settings, register_version
+from posterion_jobs._training import train_stage
+from posterion_jobs._versions import conclude, log_settings
 
 if TYPE_CHECKING:
     from posterion.config import PretrainRecipe
@@ -94,27 +94,4 @@ def run(
     concluding = language_models.LanguageModelVersion(
         recipe=recipe, folder=folder, corpus=corpus, model=model, training=training
     )
-    evaluation = stages.run(
-        "evaluate", lambda: _evaluate(concluding), valid=concluding.evaluation_still_there
-    )
-    tracker.log_metrics(evaluation["metrics"], step=int(training["steps"]))
-    for path in evaluation["pictures"]:
-        tracker.log_artifact(Path(path))
-    stages.run(
-        "assemble", lambda: concluding.assemble(evaluation), valid=concluding.version_still_there
-    )
-    tracker.set_tags(concluding.lineage())
-    reference = register_version(stages, concluding, tracker, registry)
-    return Outcome(
-        version_dir=concluding.version_dir,
-        model=reference,
-        alias=recipe.registry.alias if recipe.registry and reference else None,
-        metrics=evaluation["metrics"],
-    )
-
-
-def _evaluate(concluding: language_models.LanguageModelVersion) -> dict[str, Any]:
-    """On as many threads as all workers together had: the recipe alone decides the figures."""
-    engine = concluding.recipe.engine
-    set_threads(engine.cpus_per_worker * max(1, engine.max_workers))
-    return concluding.evaluate()
+    return conclude(stages, concluding, tracker, registry)

@@ -15,6 +15,7 @@ from posterion.objectives.distillation import (
     attention_mse,
     centred_scores,
     classification_distillation,
+    ensemble_binary_logits,
     ensemble_gaussian,
     ensemble_log_probabilities,
     gaussian_distillation,
@@ -22,6 +23,7 @@ from posterion.objectives.distillation import (
     hidden_mse,
     layer_map,
     soft_cross_entropy,
+    softened_binary_kl,
     softened_kl,
 )
 
@@ -299,3 +301,28 @@ def test_bad_input_is_named():
         hidden_mse(drawn(1, 2, 3), drawn(1, 2, 4), None)
     with pytest.raises(RequestError, match="as many heads"):
         attention_mse(drawn(1, 2, 3, 3), drawn(1, 4, 3, 3), None)
+
+
+@repeatable
+@given(
+    temperature=st.sampled_from([0.5, 1.0, 4.0]),
+    scale=st.sampled_from([0.1, 1.0, 4.0]),
+    seed=st.integers(0, 9),
+)
+def test_softened_binary_kl_is_the_divergence_of_bernoullis(temperature, scale, seed):
+    student, teacher = drawn(5, 3, seed=seed, scale=scale), drawn(5, 3, seed=seed + 9, scale=scale)
+    bernoulli = torch.distributions.Bernoulli
+    expected = torch.distributions.kl_divergence(
+        bernoulli(logits=teacher / temperature), bernoulli(logits=student / temperature)
+    )
+    loss = softened_binary_kl(student, teacher, temperature)
+    torch.testing.assert_close(loss, temperature**2 * expected.mean(1), rtol=1e-7, atol=1e-9)
+    assert (softened_binary_kl(teacher, teacher, temperature).abs() < 1e-10).all()
+
+
+def test_binary_logits_of_an_ensemble_are_those_of_the_mean_probability():
+    members = drawn(4, 6, 3, scale=3.0)
+    mean = members.sigmoid().mean(0)
+    torch.testing.assert_close(ensemble_binary_logits(members), torch.logit(mean))
+    sure = torch.tensor([[[90.0]], [[95.0]]])  # a probability that rounds to 1
+    assert 90 < ensemble_binary_logits(sure) < 95

@@ -9,7 +9,11 @@ from posterion.models._language_models import (
     save_language_model,
 )
 from posterion.models._sources import resolve_model, resolve_tokenizer
-from posterion.models._students import alternate_layers, student_encoder
+from posterion.models._students import (
+    alternate_layers,
+    student_encoder,
+    student_language_model,
+)
 from posterion.models._text_model import TextModel, TextOutput
 from posterion.models.albert import (
     AlbertForMaskedLM,
@@ -121,4 +125,5 @@ __all__ = [
     "save_encoder",
     "save_language_model",
     "student_encoder",
+    "student_language_model",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from posterion._exceptions import ModelSourceError
 from posterion.models._drop_in import DropInModel
-from posterion.models.distilbert import DistilBertModel
+from posterion.models.distilbert import DistilBertForMaskedLM, DistilBertModel
 
 _LAYER = re.compile(r"^(|.*\.)layer\.(\d+)\.(.*)$")
 
@@ -43,12 +43,7 @@ def student_encoder(
         ModelSourceError: Layers that there are not, or an architecture that cannot begin so.
     """
     config = encoder.config
-    beyond = [layer for layer in layers if not 0 <= layer < config.num_hidden_layers]
-    if beyond or not layers:
-        raise ModelSourceError(
-            f"model.layers is {list(layers)}, but the {config.model_type} to take them from has "
-            f"the layers 0 to {config.num_hidden_layers - 1}. Name one of these at least."
-        )
+    check_layers(config, layers)
     if architecture == "distilbert" and config.model_type != "distilbert":
         return DistilBertModel.from_teacher(encoder, layers)
     if architecture not in (None, config.model_type):
@@ -57,6 +52,65 @@ def student_encoder(
             "takes those of another architecture, of bert and roberta."
         )
     return _shortened(encoder, config, layers)
+
+
+def student_language_model(
+    model: DropInModel, layers: Sequence[int], *, architecture: str | None = None
+) -> DropInModel:
+    """A language model with some of another's layers, and its head.
+
+    Args:
+        model: The larger one.
+        layers: As of :func:`student_encoder`.
+        architecture: As of :func:`student_encoder`.
+
+    Raises:
+        ModelSourceError: See :func:`student_encoder`.
+    """
+    if architecture in (None, model.config.model_type):
+        check_layers(model.config, layers)
+        return _shortened(model, model.config, layers)
+    encoder = student_encoder(model.base_model, layers, architecture=architecture)
+    student = DistilBertForMaskedLM(encoder.config)
+    student.distilbert.load_state_dict(encoder.state_dict())
+    weights, own = model.state_dict(), student.state_dict()
+    for other, mine in _WORD_HEADS[model.config.model_type].items():
+        for name in (f"{mine}.weight", f"{mine}.bias"):
+            given = weights.get(name.replace(mine, other, 1))
+            if given is not None:
+                own[name].copy_(given)
+    student.to(device=model.device, dtype=model.dtype)
+    student.eval()
+    return student
+
+
+_WORD_HEADS = {
+    "bert": {
+        "cls.predictions.transform.dense": "vocab_transform",
+        "cls.predictions.transform.LayerNorm": "vocab_layer_norm",
+        "cls.predictions.decoder": "vocab_projector",
+    },
+    "roberta": {
+        "lm_head.dense": "vocab_transform",
+        "lm_head.layer_norm": "vocab_layer_norm",
+        "lm_head.decoder": "vocab_projector",
+    },
+}
+"""Modules of heads that score words, and what they are in a DistilBERT."""
+
+
+def check_layers(config: Any, layers: Sequence[int]) -> None:
+    """Refuse layers that a model does not have.
+
+    Raises:
+        ModelSourceError: Names those that there are.
+    """
+    beyond = [layer for layer in layers if not 0 <= layer < config.num_hidden_layers]
+    if beyond or not layers:
+        raise ModelSourceError(
+            f"model.layers is {list(layers)}, but the {config.model_type} to take them from has "
+            f"the layers 0 to {config.num_hidden_layers - 1}. Name one of these at least."
+        )
 
 
 def _shortened(encoder: DropInModel, config: Any, layers: Sequence[int]) -> DropInModel:

@@ -13,6 +13,8 @@ from pydantic import Field, create_model, model_validator
 from posterion.config import (
     CorpusRecipe,
     FinetuneRecipe,
+    Forms,
+    LanguageDistillRecipe,
     PretrainRecipe,
     Recipe,
     TaskDistillRecipe,
@@ -68,7 +70,7 @@ def recipe_models() -> Variants[Recipe]:
         "job",
         {
             "corpus": CorpusRecipe,
-            "distill": complete(TaskDistillRecipe),
+            "distill": Forms("corpus", LanguageDistillRecipe, complete(TaskDistillRecipe)),
             "finetune": complete(FinetuneRecipe),
             "pretrain": PretrainRecipe,
             "vocabulary": VocabularyRecipe,

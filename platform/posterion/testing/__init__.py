@@ -5,6 +5,11 @@ repository can check their own tasks with the same tests.
 """
 
 from posterion.testing._contract import CheckedTask, check_task
+from posterion.testing._distillation import (
+    tiny_distillation,
+    tiny_task_model,
+    tiny_word_distillation,
+)
 from posterion.testing._hostile_texts import hostile_texts, long_texts
 from posterion.testing._model_contract import MODEL_CHECKS, check_model
 from posterion.testing._model_family import ModelFamily, randomize
@@ -15,9 +20,7 @@ from posterion.testing._tiny import TINY_ARCHITECTURES, TINY_WORDS, tiny_model
 from posterion.testing._training import (
     run_workers,
     start_workers,
-    tiny_distillation,
     tiny_recipe,
-    tiny_task_model,
     tiny_training,
 )
 
@@ -43,4 +46,5 @@ __all__ = [
     "tiny_recipe",
     "tiny_task_model",
     "tiny_training",
+    "tiny_word_distillation",
 ]

@@ -16,12 +16,14 @@ from posterion.training._preload import preload
 from posterion.training._spec import FitResult, TrainingSpec
 from posterion.training.workloads import (
     FinetuneSpec,
+    LanguageDistillSpec,
     PretrainSpec,
     TaskDistillSpec,
     TaskTeachers,
     TeacherModel,
     check_teacher,
     held_out_rows,
+    load_language_teacher,
     perplexity_of,
 )
 
@@ -32,6 +34,7 @@ __all__ = [
     "FitResult",
     "Gang",
     "JsonLinesListener",
+    "LanguageDistillSpec",
     "Listener",
     "NullListener",
     "PretrainSpec",
@@ -47,6 +50,7 @@ __all__ = [
     "check_teacher",
     "fit",
     "held_out_rows",
+    "load_language_teacher",
     "perplexity_of",
     "preload",
 ]

@@ -25,7 +25,15 @@ from posterion.objectives.distillation._states import (
     hidden_cosine,
     hidden_mse,
 )
-from posterion.objectives.distillation._triple import TripleLoss, TripleLossOptions, triple_loss
+from posterion.objectives.distillation._triple import (
+    TripleLoss,
+    TripleLossOptions,
+    WordStates,
+    compare_words,
+    soft_places,
+    triple_loss,
+    word_states,
+)
 
 __all__ = [
     "IntermediateDistillation",
@@ -34,9 +42,11 @@ __all__ = [
     "LayerMapKind",
     "TripleLoss",
     "TripleLossOptions",
+    "WordStates",
     "attention_mse",
     "centred_scores",
     "classification_distillation",
+    "compare_words",
     "ensemble_binary_logits",
     "ensemble_gaussian",
     "ensemble_log_probabilities",
@@ -45,7 +55,9 @@ __all__ = [
     "hidden_mse",
     "layer_map",
     "soft_cross_entropy",
+    "soft_places",
     "softened_binary_kl",
     "softened_kl",
     "triple_loss",
+    "word_states",
 ]

@@ -1,6 +1,7 @@
 """DistilBERT's loss: soft words, hidden words, and the direction of states.
 
-Shapes: B rows, L tokens of the longest, T real tokens, C hidden size, V vocabulary.
+Shapes: B rows, L tokens of the longest, P places where words are compared, C hidden size,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -61,6 +62,49 @@ class TripleLoss:
     """() ``1 - cos``, mean over real tokens; 0 if it has no weight."""
 
 
+@dataclass(frozen=True)
+class WordStates:
+    """What a masked language model makes of rows."""
+
+    logits: Tensor
+    """(P, V) scores of words at chosen places."""
+    outputs: Any
+    """Of the model without its head: ``last_hidden_state`` and what else was asked for."""
+
+
+def soft_places(labels: Tensor, mask: Tensor | None, *, labels_only: bool) -> Tensor:
+    """Where word distributions are compared: at real tokens, or where words are hidden.
+
+    Args:
+        labels: (B, L), -100 where no word is hidden.
+        mask: (B, L), non-zero at real tokens; ``None``: all are.
+        labels_only: See :class:`TripleLossOptions`.
+
+    Returns:
+        (P,) positions in the flattened rows.
+    """
+    labelled = labels != _IGNORED
+    real = torch.ones_like(labelled) if mask is None else mask != 0
+    return (labelled if labels_only else real | labelled).flatten().nonzero().squeeze(1)
+
+
+def word_states(model: Any, inputs: Mapping[str, Any], places: Tensor, **asked: Any) -> WordStates:
+    """Run a masked language model and score the vocabulary at some places.
+
+    Args:
+        model: The model.
+        inputs: Its arguments, without labels.
+        places: From :func:`soft_places`.
+        **asked: What else its base gives, e.g. ``output_attentions``.
+
+    Raises:
+        ModelSourceError: A model without scores of words.
+    """
+    outputs = model.base_model(**inputs, **asked, return_dict=True)
+    chosen = outputs.last_hidden_state.flatten(0, 1).index_select(0, places)
+    return WordStates(word_head(model)(chosen), outputs)
+
+
 def triple_loss(
     student: Any,
     teacher: Any,
@@ -87,22 +131,43 @@ def triple_loss(
     options = options or TripleLossOptions()
     _check(teacher, inputs)
     mask = inputs.get("attention_mask")
-    mine = student.base_model(**inputs, return_dict=True).last_hidden_state
+    places = soft_places(labels, mask, labels_only=options.labels_only)
+    mine = word_states(student, inputs, places)
     with torch.no_grad():
-        target = teacher.base_model(**inputs, return_dict=True).last_hidden_state
-    labelled = labels != _IGNORED
-    real = torch.ones_like(labelled) if mask is None else mask != 0
-    places = (labelled if options.labels_only else real | labelled).flatten().nonzero().squeeze(1)
-    logits = word_head(student)(mine.flatten(0, 1).index_select(0, places))
-    with torch.no_grad():
-        soft_logits = word_head(teacher)(target.flatten(0, 1).index_select(0, places))
-    soft = softened_kl(logits, soft_logits, options.temperature).sum() / max(len(places), 1)
+        target = word_states(teacher, inputs, places)
+    return compare_words(mine, target, labels, places, mask, options)
+
+
+def compare_words(
+    student: WordStates,
+    teacher: WordStates,
+    labels: Tensor,
+    places: Tensor,
+    mask: Tensor | None,
+    options: TripleLossOptions,
+) -> TripleLoss:
+    """The triple loss of what :func:`word_states` gave of both models.
+
+    Args:
+        student: Of the student.
+        teacher: Of the teacher.
+        labels: (B, L), -100 where no word is hidden.
+        places: (P,), where both scored words.
+        mask: (B, L), non-zero at real tokens; ``None``: all are.
+        options: Weights.
+
+    Raises:
+        RequestError: Other vocabularies; other widths, if the angle has a weight.
+    """
+    soft = softened_kl(student.logits, teacher.logits, options.temperature).sum()
+    soft = soft / max(len(places), 1)
     chosen = labels.flatten().index_select(0, places)
-    words = F.cross_entropy(as_single(logits), chosen, reduction="sum")
-    words = words / labelled.sum().clamp_min(1)
+    words = F.cross_entropy(as_single(student.logits), chosen, reduction="sum")
+    words = words / (labels != _IGNORED).sum().clamp_min(1)
     cosine = torch.zeros_like(soft)
     if options.cosine_weight:
-        cosine = hidden_cosine(mine, target, mask)
+        states = student.outputs.last_hidden_state, teacher.outputs.last_hidden_state
+        cosine = hidden_cosine(*states, mask)
     loss = options.soft_weight * soft + options.words_weight * words
     return TripleLoss(
         loss=loss + options.cosine_weight * cosine,

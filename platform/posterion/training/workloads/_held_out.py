@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from posterion.config import PretrainRecipe
+from posterion.config import LanguageModelRecipe
 from posterion.data.corpus import TokenShards
 from posterion.text import Tokenizer
 from posterion.training.workloads._word_evaluation import EVALUATION_STEP, evaluation_rows
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def held_out_rows(model_dir: Path, corpus_dir: Path, recipe: PretrainRecipe) -> pa.Table:
+def held_out_rows(model_dir: Path, corpus_dir: Path, recipe: LanguageModelRecipe) -> pa.Table:
     """Guess the words of the validation part, row by row, in single precision.
 
     The words that are hidden are those of every evaluation during the training.

@@ -57,10 +57,29 @@ def check_teacher(
         ModelSourceError: The teacher reads fewer tokens at once.
     """
     from posterion.models import check_fit
-    from posterion.text import Tokenizer
 
     own_task = read_task_model(teacher.directory).task
     task.teaching().check(own_task, teacher.name)
+    vocabulary_size = require_same_vocabulary(teacher, tokenizer)
+    check_fit(teacher.directory, max_length=max_length, vocabulary_size=vocabulary_size)
+    return own_task
+
+
+def require_same_vocabulary(teacher: TeacherModel, tokenizer: Tokenizer) -> int:
+    """Refuse a teacher that does not read a student's tokens.
+
+    Args:
+        teacher: The model.
+        tokenizer: The student's.
+
+    Returns:
+        Size of the vocabulary.
+
+    Raises:
+        RequestError: Names both vocabularies.
+    """
+    from posterion.text import Tokenizer
+
     other = Tokenizer.load(teacher.directory)
     if other.fingerprint != tokenizer.fingerprint:
         raise RequestError(
@@ -70,8 +89,7 @@ def check_teacher(
             "the student from the teacher's layers (model.source: teacher:) or from a model with "
             "the teacher's tokenizer."
         )
-    check_fit(teacher.directory, max_length=max_length, vocabulary_size=other.vocabulary_size)
-    return own_task
+    return other.vocabulary_size
 
 
 class TaskTeachers:

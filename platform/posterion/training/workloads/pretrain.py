@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from posterion._exceptions import DataError
-from posterion.config import PretrainRecipe
+from posterion.config import LanguageModelRecipe
 from posterion.data.corpus import TokenShards
 from posterion.tasks import replaced_directory
 from posterion.training._course import Course, RowIndices, StepPlan
@@ -48,7 +48,7 @@ class Pretraining:
         from posterion.text import Tokenizer
 
         self._spec = spec
-        self._recipe = recipe = cast(PretrainRecipe, spec.parsed_recipe())
+        self._recipe = recipe = cast(LanguageModelRecipe, spec.parsed_recipe())
         self._tokenizer = Tokenizer.load(spec.model_dir)
         self._shards = TokenShards(spec.corpus_dir)
         validation = TokenShards(spec.corpus_dir, "validation")
