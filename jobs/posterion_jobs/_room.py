@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import socket
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ _ROUNDING = 1e-6
 _TAKING_WORK = ("RUNNING", "IDLE")
 """States of a node; others are DRAINING and DEAD."""
 _NO_AUTOSCALER = "0"
+_WATCHED_NODE = "node_"
+"""How an autoscaler that only watches begins the names of its node types."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +113,7 @@ def refuse_impossible(engine: EngineSection) -> None:
     """
     import ray
 
-    if _status().stats.autoscaler_version != _NO_AUTOSCALER:
+    if _may_grow():
         _refuse_beyond_autoscaler(engine)
         return
     offered = ray.cluster_resources()
@@ -123,6 +126,18 @@ def refuse_impossible(engine: EngineSection) -> None:
                 f"engine.workers or engine.{kind.lower()}s_per_worker, or submit to a larger "
                 "cluster with --address."
             )
+
+
+def _may_grow() -> bool:
+    """Whether an autoscaler adds nodes to the cluster; one that only watches does not count."""
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    if _status().stats.autoscaler_version != _NO_AUTOSCALER:
+        return True
+    told = _internal_kv_get("__autoscaling_status")  # of its first version, still in use
+    report = json.loads(told)["autoscaler_report"] if told else {}
+    names = [*(report.get("active_nodes") or ()), *(report.get("idle_nodes") or ())]
+    return any(not name.startswith(_WATCHED_NODE) for name in names)
 
 
 def _refuse_beyond_autoscaler(engine: EngineSection) -> None:
