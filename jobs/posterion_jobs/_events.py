@@ -9,6 +9,8 @@ Events and their fields beside ``time`` (seconds since the epoch, UTC):
 ``start``       what lies ahead of the training (:class:`posterion.training.Totals`)
 ``workers``     ``from``, ``to``, ``why``: the training has another number of workers, or the
                 same number anew; ``nodes``: addresses of the machines that hold them
+``corpus``      the building of a corpus (:class:`posterion.data.corpus.BuildProgress`), or the
+                text read for a vocabulary
 ``step``        one optimizer step (:class:`posterion.training.StepReport`)
 ``evaluation``  :class:`posterion.training.EvaluationReport`
 ``checkpoint``  :class:`posterion.training.CheckpointReport`

@@ -13,7 +13,8 @@ class Outcome:
     """The result of one run."""
 
     version_dir: Path
-    """The assembled model version, complete with its manifest."""
+    """The assembled model version, complete with its manifest; of a job that makes no model, the
+    corpus or the tokenizer."""
     model: str
     """Registered name and version, e.g. ``readability@7``; empty when nothing was registered."""
     alias: str | None

@@ -19,12 +19,21 @@ STAGES: Mapping[str, str] = {
     "split": "Dividing it",
     "encode": "Tokenizing",
     "tokenizer": "Finding the tokenizer",
+    "vocabulary": "Training the tokenizer",
     "corpus": "Finding or building the corpus",
     "model": "Finding the model",
     "train": "Training",
     "evaluate": "Calibrating and evaluating",
     "assemble": "Assembling the model version",
     "register": "Registering",
+}
+
+
+CORPUS_STAGES: Mapping[str, str] = {
+    "read": "reading text",
+    "match": "comparing documents",
+    "pack": "packing rows",
+    "vocabulary": "reading text",
 }
 
 
@@ -36,7 +45,7 @@ class View(Protocol):
 
 
 class EventLines:
-    """Every event as a line of text; steps at most every few seconds of the run's time."""
+    """Every event as a line of text; progress at most every few seconds of the run's time."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
@@ -48,7 +57,7 @@ class EventLines:
         if event is None:
             self._write(text)
             return
-        if event["event"] == "step":
+        if event["event"] in ("step", "corpus"):
             if event["time"] - self._last_step < PLAIN_STEP_SECONDS and not _is_last(event):
                 return
             self._last_step = event["time"]
@@ -58,7 +67,7 @@ class EventLines:
 
 
 class LiveView:
-    """A bar for the training, and lines above it for all else; for use as a context manager."""
+    """A bar for what goes on, and lines above it for all else; for use as a context manager."""
 
     def __init__(self, console: Console) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -79,6 +88,7 @@ class LiveView:
             transient=True,
         )
         self._task: Any = None
+        self._of = ""
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -100,30 +110,37 @@ class LiveView:
         elif event["event"] == "start":
             self._begin(event)
         elif event["event"] == "step":
-            self._step(event)
+            self._figures.event = event
+            self._move("training", event["step"], event["total_steps"])
+        elif event["event"] == "corpus":
+            self._corpus(event)
         else:
             described = describe(event)
             if described:
                 self._console.print(described, markup=False)
             if (
                 event["event"] == "stage"
-                and event.get("stage") == "train"
+                and event.get("stage") in ("train", "corpus", "vocabulary")
                 and event.get("status") == "done"
             ):
                 self._end()
 
     def _begin(self, event: Mapping[str, Any]) -> None:
-        self._end()
         self._console.print(describe(event), markup=False)
-        self._task = self._progress.add_task(
-            "training", total=event["total_steps"], completed=event["first_step"]
-        )
+        self._move("training", event["first_step"], event["total_steps"])
 
-    def _step(self, event: Mapping[str, Any]) -> None:
-        if self._task is None:
-            self._task = self._progress.add_task("training", total=event["total_steps"])
-        self._figures.event = event
-        self._progress.update(self._task, completed=event["step"])
+    def _corpus(self, event: Mapping[str, Any]) -> None:
+        self._move(str(event["stage"]), event["done"], event["total"])
+        self._progress.update(self._task, description=describe(event).strip())
+        if _is_last(event):
+            self._console.print(describe(event), markup=False)
+
+    def _move(self, of: str, done: int, total: int) -> None:
+        """Move the bar; another one where something else goes on."""
+        if self._task is None or self._of != of:
+            self._end()
+            self._task, self._of = self._progress.add_task(of, total=total), of
+        self._progress.update(self._task, completed=done)
 
     def _end(self) -> None:
         if self._task is not None:
@@ -165,7 +182,8 @@ def describe(event: Mapping[str, Any]) -> str:
         return _describe_workers(event)
     if kind == "corpus":
         return (
-            f"  {event['stage']} {event['done']}/{event['total']}  "
+            f"  {CORPUS_STAGES.get(event['stage'], event['stage'])} "
+            f"{event['done']}/{event['total']}  "
             f"{event['megabytes_per_second']:.1f} MB/s  "
             f"{event['documents_per_second']:,.0f} documents/s  "
             f"{duration(event['eta_seconds'])} left"
@@ -256,4 +274,6 @@ def _short(value: Any) -> str:
 
 
 def _is_last(event: Mapping[str, Any]) -> bool:
+    if event["event"] == "corpus":
+        return bool(event["done"] == event["total"])
     return bool(event["step"] == event["total_steps"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import os
+import signal
 import socket
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +58,20 @@ class Node:
                 return True
         except OSError:
             return False
+
+
+def connect() -> None:
+    """Connect to the cluster that the job runs on."""
+    import ray
+
+    if ray.is_initialized():
+        return
+    # Ray would end the process on SIGTERM; the job's own handler asks for a checkpoint.
+    handler = signal.getsignal(signal.SIGTERM)
+    # Helpers that Ray Train starts look for "the" cluster of the machine unless told.
+    told = {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]} if "RAY_ADDRESS" in os.environ else {}
+    ray.init(logging_level=logging.WARNING, runtime_env={"env_vars": told})
+    signal.signal(signal.SIGTERM, handler)
 
 
 def needed(engine: EngineSection) -> dict[str, float]:

@@ -7,8 +7,6 @@ in the run's folder; Ray Train only starts the workers again, and they go on fro
 from __future__ import annotations
 
 import logging
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,10 +91,10 @@ def _train_on_ray(
     from ray.train import TrainingFailedError
 
     from posterion_jobs._controller import GangTrainer
-    from posterion_jobs._room import refuse_impossible
+    from posterion_jobs._room import connect, refuse_impossible
     from posterion_jobs._scaling import controller_path
 
-    _connect()
+    connect()
     refuse_impossible(engine)
     folder = RunFolder(spec.run_dir)
     trainer = GangTrainer(
@@ -116,20 +114,6 @@ def _train_on_ray(
             if folder.stop_path.exists():
                 raise Stopped from error
             raise WorkError(_describe(error, engine)) from error
-
-
-def _connect() -> None:
-    """Connect to the cluster that the job runs on."""
-    import ray
-
-    if ray.is_initialized():
-        return
-    # Ray would end the process on SIGTERM; the job's own handler asks for a checkpoint.
-    handler = signal.getsignal(signal.SIGTERM)
-    # Helpers that Ray Train starts look for "the" cluster of the machine unless told.
-    told = {"RAY_ADDRESS": os.environ["RAY_ADDRESS"]} if "RAY_ADDRESS" in os.environ else {}
-    ray.init(logging_level=logging.WARNING, runtime_env={"env_vars": told})
-    signal.signal(signal.SIGTERM, handler)
 
 
 def _keeping_size(emit: Emitter, folder: RunFolder) -> Emitter:
