@@ -118,7 +118,7 @@ def test_weights_of_the_passes_are_the_rounded_master_weights(matrix):
 def test_any_output_of_the_model_will_do(tmp_path: Path):
     """DeepSpeed prepares a backward pass at an output; one that it cannot see counts too."""
     case = {"first": 0, "last": 2}
-    modes = [(zero, precision) for zero in STAGES for precision in PRECISIONS]
+    modes = [(zero, precision) for zero in (0, 1, 2) for precision in PRECISIONS]
     cases = [
         {**case, "zero": zero, "precision": precision, "output": output}
         for zero, precision in modes
@@ -146,7 +146,7 @@ def test_a_batch_of_thousands_of_rows_is_one_of_many_small_ones(tmp_path: Path):
         (found, norms) = figures(result).T
         (expected, expected_norms) = figures(whole[PRECISIONS.index(precision)]).T
         rough = precision == "bf16"
-        np.testing.assert_allclose(found, expected, rtol=1e-3 if rough else 1e-5, err_msg=message)
+        np.testing.assert_allclose(found, expected, rtol=2e-3 if rough else 1e-5, err_msg=message)
         tolerance = 5e-3 if rough else 1e-4
         np.testing.assert_allclose(norms, expected_norms, rtol=tolerance, err_msg=message)
 
@@ -167,29 +167,17 @@ def test_frozen_models_give_the_same_divided_or_not(tmp_path: Path):
     assert alone[0]["weight_bytes"] == 2 * alone[2]["weight_bytes"]
 
 
-def offloads(disk: Path | None) -> list[tuple[int, dict[str, str]]]:
-    """ZeRO stage and what goes where."""
-    if disk is None:
-        to_memory = {"optimizer": "cpu"}
-        return [
-            *((zero, to_memory) for zero in (1, 2, 3)),
-            (3, {"parameters": "cpu"}),
-            (3, {**to_memory, "parameters": "cpu"}),
-        ]
-    path = {"path": str(disk)}
-    return [
-        (3, {"optimizer": "nvme", **path}),
-        (3, {"optimizer": "nvme", "parameters": "cpu", **path}),
-        (3, {"parameters": "nvme", **path}),
-        (3, {"optimizer": "nvme", "parameters": "nvme", **path}),
-    ]
-
-
 def check_offload(
-    directory: Path, places: list[tuple[int, dict[str, str]]], **settings: Any
+    directory: Path, modes: Sequence[tuple[int, dict[str, str], str]], size: int, **settings: Any
 ) -> None:
-    """An offloaded training gives what any other does, and so do the checkpoints of both."""
-    modes = [(zero, place, p) for zero, place in places for p in PRECISIONS]
+    """An offloaded training gives what any other does, and so do the checkpoints of both.
+
+    Args:
+        directory: To write in.
+        modes: ZeRO stage, what goes where, precision.
+        size: Number of workers.
+        settings: Of all cases.
+    """
     case = {"first": 0, "last": LAST, **settings}
     later = {**case, "first": MIDDLE, "seed": 1}
     plain = {p: str(directory / f"plain-{p}") for p in PRECISIONS}
@@ -200,18 +188,53 @@ def check_offload(
         cases.append({**case, **mode, "save": {MIDDLE: saved}})
         cases.append({**later, **mode, "load": plain[p]})
         cases.append({**later, "zero": 0, "precision": p, "load": saved})
-    (results,) = run_groups(directory, [(2, cases)])
+    (results,) = run_groups(directory, [(size, cases)])
     for number, (_, _, p) in enumerate(modes):
         expected = figures(results[PRECISIONS.index(p)])
         whole, onto, back = results[2 + 3 * number : 5 + 3 * number]
-        message = str(modes[number])
-        np.testing.assert_allclose(figures(whole), expected, rtol=1e-5, err_msg=message)
+        message, tolerance = str(modes[number]), 1e-5 if p == "fp32" else 1e-3
+        np.testing.assert_allclose(figures(whole), expected, rtol=tolerance, err_msg=message)
         for continued in (onto, back):
             np.testing.assert_allclose(
-                figures(continued), expected[MIDDLE:], rtol=1e-5, err_msg=message
+                figures(continued), expected[MIDDLE:], rtol=tolerance, err_msg=message
             )
     assert all(result["rounded"] for result in results)
 
 
 def test_state_in_the_processors_memory(tmp_path: Path):
-    check_offload(tmp_path, offloads(None))
+    optimizer, parameters = {"optimizer": "cpu"}, {"parameters": "cpu"}
+    places = [(zero, optimizer) for zero in (1, 2, 3)]
+    places += [(3, parameters), (3, {**optimizer, **parameters})]
+    modes = [(*place, precision) for place in places for precision in PRECISIONS]
+    check_offload(tmp_path, modes, 2)
+
+
+def disk_access_is_missing() -> bool:
+    program = "#include <libaio.h>\nint main() { return io_setup(1, nullptr); }"
+    command = ["g++", "-x", "c++", "-", "-o", os.devnull, "-laio"]
+    try:
+        return bool(
+            subprocess.run(command, input=program, text=True, capture_output=True).returncode
+        )
+    except OSError:
+        return True
+
+
+@pytest.mark.skipif(disk_access_is_missing(), reason="needs g++ and the headers of libaio")
+def test_state_on_disk(tmp_path: Path):
+    """DeepSpeed compiles its access to disks at the first use. Smaller shards stay in memory.
+
+    The sizes of the parameters are no multiples of what disks are read in.
+    """
+    optimizer = {"optimizer": "nvme", "path": str(tmp_path / "disk")}
+    parameters = {"parameters": "nvme", "path": str(tmp_path / "disk")}
+    modes = [
+        (3, optimizer, "fp32"),
+        (3, {**optimizer, "parameters": "cpu"}, "fp32"),
+        (3, optimizer, "bf16"),
+        (3, parameters, "bf16"),
+        (3, {**optimizer, **parameters}, "bf16"),
+    ]
+    check_offload(tmp_path, modes, 1, sizes=(1801, 751, 401), rows=4, micro_batches=2)
+    assert list((tmp_path / "disk").rglob("*param.tensor.swp"))
+    assert list((tmp_path / "disk").rglob("exp_avg*.tensor.swp"))

@@ -159,7 +159,7 @@ def test_workers_are_a_number_or_a_range(workers: object, least: int, most: int)
     [
         {"zero": 1, "offload": {"optimizer": "cpu"}},
         {"zero": 3, "offload": {"optimizer": "nvme", "parameters": "cpu", "path": "/nvme"}},
-        {"zero": 3, "offload": {"parameters": "nvme", "path": "/nvme"}},
+        {"zero": 3, "precision": "bf16", "offload": {"parameters": "nvme", "path": "/nvme"}},
     ],
 )
 def test_state_can_be_offloaded(engine: dict[str, object]) -> None:
@@ -179,6 +179,11 @@ def test_state_can_be_offloaded(engine: dict[str, object]) -> None:
             "offload.optimizer nvme needs zero 3; zero is 2",
         ),
         ({"zero": 3, "offload": {"optimizer": "nvme"}}, "offload", "nvme needs path"),
+        (
+            {"zero": 3, "offload": {"parameters": "nvme", "path": "/nvme"}},
+            "",
+            "offload.parameters nvme needs precision bf16; precision is auto",
+        ),
         (
             {"zero": 3, "offload": {"optimizer": "nvme", "path": "swap"}},
             "offload",

@@ -52,7 +52,8 @@ class OffloadSection(Section):
     """The fp32 weights, Adam's moments and their update. ``cpu`` needs ``zero`` 1, 2 or 3,
     ``nvme`` needs 3."""
     parameters: Literal["none", "cpu", "nvme"] = "none"
-    """The weights of the passes, fetched layer by layer. Needs ``zero`` 3."""
+    """The weights of the passes, fetched layer by layer. Needs ``zero`` 3; ``nvme`` also
+    ``precision`` bf16, since DeepSpeed would round fp32 weights on their way."""
     path: Path | None = None
     """For ``nvme``: an absolute path of a folder on a fast disk of every worker's machine. What is
     in it is worth nothing once the training has ended."""
@@ -113,6 +114,10 @@ class EngineSection(Section):
             value = getattr(self.offload, what)
             at_least = f"zero {needed}" if needed == 3 else "zero 1, 2 or 3"
             raise ValueError(f"offload.{what} {value} needs {at_least}; zero is {self.zero}")
+        if parameters == "nvme" and self.precision != "bf16":
+            raise ValueError(
+                f"offload.parameters nvme needs precision bf16; precision is {self.precision}"
+            )
         return self
 
     @property

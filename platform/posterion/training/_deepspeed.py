@@ -57,6 +57,21 @@ def require_disk_access() -> None:
             )
 
 
+def keep_gradients_in_memory(zero: Any) -> None:
+    """Let ZeRO 3 write no gradients to disk when it keeps its optimizer state there.
+
+    They are in memory anyway, since they are added up there; and DeepSpeed reads a gradient
+    back wrongly, without an error, when those before it in its subgroup do not end at a multiple
+    of 1,024 bytes.
+
+    Args:
+        zero: DeepSpeed's optimizer.
+    """
+    gradients = zero._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
+    for gradient in gradients.values():
+        gradient.swappable = False
+
+
 @contextlib.contextmanager
 def _without_mlflow() -> Iterator[None]:
     """Keep DeepSpeed's autotuner, unused here, from importing all of MLflow for an option.

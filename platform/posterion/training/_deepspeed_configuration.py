@@ -73,6 +73,7 @@ def _zero(engine: EngineSection, stage: int, device: str, sizes: Sequence[int]) 
             **_place(offload, offload.parameters, pinned=pinned),
             "buffer_count": _DISK_BUFFERS,
             "buffer_size": max(sizes),
+            "max_in_cpu": 0,  # DeepSpeed would keep the first billion weights in memory
         }
     if offload.nvme:
         zero["sub_group_size"] = _DISK_SUBGROUP

@@ -24,6 +24,7 @@ from posterion.config import EngineSection, OptimizationSection
 from posterion.training._deepspeed import (
     cheap_collections,
     import_deepspeed,
+    keep_gradients_in_memory,
     quiet,
     require_disk_access,
 )
@@ -88,6 +89,7 @@ class Engine:
         self._skeleton = Skeleton(model)
         self._shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
         self._trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        exact = {name: parameter.detach() for name, parameter in self._trained.items()}
         frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
         self._frozen = FrozenWeights(frozen, gang=gang, sharded=self._stage == 3)
         configuration = deepspeed_configuration(
@@ -114,11 +116,15 @@ class Engine:
                 config=configuration,
                 dist_init_required=False,
             )
+        if engine.offload.optimizer == "nvme":
+            keep_gradients_in_memory(self._engine.optimizer)
         self._flat_gradients = type(self._engine.optimizer).__name__ == "BF16_Optimizer"
         self._reduces_here = self._flat_gradients or self._stage == 0
         self._engine.enable_backward_allreduce = not self._reduces_here
         self._unseen_output = False
         self._state = self._master_state()
+        if engine.precision == "bf16":
+            self._set_weights(exact)
 
     def _master_state(self) -> MasterState:
         rank, world_size, zero = self._gang.rank, self._gang.world_size, self._engine.optimizer
@@ -127,6 +133,16 @@ class Engine:
         if self._stage == 3:
             return ShardedState(self._trained, zero, rank=rank, world_size=world_size)
         return FlatState(self._trained, zero)
+
+    def _set_weights(self, exact: Mapping[str, Tensor]) -> None:
+        """Begin with the weights as given; DeepSpeed begins with what their rounding left."""
+        import torch
+
+        with torch.no_grad():
+            for fragment in self._state.held:
+                values = exact[fragment.name].view(-1)[fragment.start : fragment.stop]
+                self._state.write(WEIGHT, fragment, values)
+            self._state.release()
 
     @property
     def model(self) -> nn.Module:
@@ -142,7 +158,11 @@ class Engine:
     # -- one step -----------------------------------------------------------------------
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the model returns for one micro-batch."""
+        """What the model returns for one micro-batch.
+
+        With ZeRO 3, modules that hold parameters themselves must return tensors, or lists, tuples
+        and dicts of them: DeepSpeed brings weights back before it passes such an output backward.
+        """
         output = self._engine(*args, **kwargs)
         # DeepSpeed prepares the backward pass when it reaches an output that it knows.
         self._unseen_output = not _finds_tensor(output)

@@ -46,16 +46,32 @@ class FrozenWeights:
         """
         import torch
 
-        exact, live = self._exact[fragment], self._live(fragment).cpu()
+        exact = self._exact[fragment]
+        if self._on_disk(fragment.name):
+            return exact
+        live = self._live(fragment).cpu()
         return exact if torch.equal(exact.to(live.dtype), live) else live.to(exact.dtype)
 
     def write(self, fragment: Fragment, values: Tensor) -> None:
         """Replace the weights of a held fragment. Shape of ``values``: (numel,)."""
+        parameter: Any = self._parameters[fragment.name]
+        on_disk = self._on_disk(fragment.name)
+        if on_disk:
+            parameter.nvme_swapper.swap_in([parameter], async_op=False)
         self._live(fragment).copy_(values)
+        if on_disk:
+            parameter.nvme_swapper.swap_out_and_release([parameter])
         for owned in self.owned:
             if owned.name == fragment.name:
                 first = owned.start - fragment.start
                 self._exact[owned].copy_(values[first : first + owned.numel])
+
+    def _on_disk(self, name: str) -> bool:
+        """Whether ZeRO-Infinity keeps a parameter on disk, out of memory now."""
+        from deepspeed.runtime.swap_tensor.partitioned_param_swapper import PartitionedParamStatus
+
+        status = getattr(getattr(self._parameters[name], "ds_tensor", None), "status", None)
+        return bool(status == PartitionedParamStatus.NOT_AVAILABLE)
 
     def _live(self, fragment: Fragment) -> Tensor:
         """What the passes compute with, as far as this worker has it."""
