@@ -8,6 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+
+from posterion.tasks import parse_recipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("masked-language-modelling", "distillation")
@@ -21,7 +24,7 @@ def page(name: str) -> str:
 @pytest.mark.parametrize("name", PAGES)
 def test_listings_print_what_the_page_says(name: str) -> None:
     names: dict[str, object] = {}
-    blocks = BLOCK.findall(page(name))
+    blocks = [block for block in BLOCK.findall(page(name)) if block[0] != "yaml"]
     assert [language for language, _ in blocks] == ["python", "text"] * (len(blocks) // 2)
     assert len(blocks) >= 4
     for (_, code), (_, expected) in zip(blocks[::2], blocks[1::2], strict=True):
@@ -29,6 +32,13 @@ def test_listings_print_what_the_page_says(name: str) -> None:
         with contextlib.redirect_stdout(output):
             exec(compile(code, name, "exec"), names)
         assert output.getvalue() == expected
+
+
+def test_recipes_of_a_page_are_right() -> None:
+    recipes = [code for language, code in BLOCK.findall(page("distillation")) if language == "yaml"]
+    assert len(recipes) == 2
+    for code in recipes:
+        assert parse_recipe(yaml.safe_load(code)).job == "distill"
 
 
 @pytest.mark.parametrize("name", PAGES)
