@@ -97,7 +97,7 @@ def write_recipe(folder: Path, name: str, task: dict[str, Any]) -> None:
         "model": {"source": f"path:{folder}/encoder"},
         "optimization": {"epochs": 20, "max_steps": 20, "batch_tokens": 64},
         "evaluation": {"every_steps": 10},
-        "engine": {"workers": 2, "zero": 1, "precision": "bf16"},
+        "engine": {"workers": 2, "zero": 1, "precision": "auto"},
         "registry": {"name": name, "alias": "candidate", "licence": "Apache-2.0"},
     }
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))

@@ -65,7 +65,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": {"source": f"path:{folder}/encoder"},
         "optimization": {"epochs": 100, "max_steps": NUM_STEPS, "batch_tokens": 64},
         "evaluation": {"every_steps": 100},
-        "engine": {"workers": 2, "zero": 1, "precision": "bf16"},
+        "engine": {"workers": 2, "zero": 1, "precision": "auto"},
         "registry": {"name": "tiny-job", "alias": "candidate", "licence": "Apache-2.0"},
     }
     path = folder / "tiny.yaml"
