@@ -44,7 +44,7 @@ def run(
     folder.path.mkdir(parents=True, exist_ok=True)
     log_settings(tracker, recipe)
     directory = Path(recipe.output) if recipe.output else folder.path / "tokenizer"
-    builder = Builder(folder, emit, tracker, recipe.engine)
+    builder = Builder(folder, emit, tracker)
     trained = Stages(folder, emit).run(
         "vocabulary",
         lambda: _train(recipe, directory, builder),

@@ -132,21 +132,21 @@ def test_any_output_of_the_model_will_do(tmp_path: Path):
 def test_a_batch_of_thousands_of_rows_is_one_of_many_small_ones(tmp_path: Path):
     """8,192 rows at once, and in 128 micro-batches over two workers, recomputing activations.
 
-    Added up in bf16, the 64 gradients of a worker would be some percent off.
+    The many also come near it in bf16, since they are added up in fp32. (At once in bf16 the
+    gradient is 12 % too small: torch adds up that of an embedding in bf16.)
     """
     case = {"first": 0, "last": 2, "rows": 8192}
-    wholes = [{**case, "zero": 0, "precision": p, "micro_batches": 1} for p in PRECISIONS]
+    whole = {**case, "zero": 0, "precision": "fp32", "micro_batches": 1}
     divided = [
         {**case, "zero": zero, "precision": p, "micro_batches": 128, "checkpointing": True}
         for zero, p in [(0, "fp32"), (3, "fp32"), (0, "bf16"), (2, "bf16"), (3, "bf16")]
     ]
-    whole, parts = run_groups(tmp_path, [(1, wholes), (2, divided)])
+    (reference,), parts = run_groups(tmp_path, [(1, [whole]), (2, divided)])
+    expected, expected_norms = figures(reference).T
     for settings, result in zip(divided, parts, strict=True):
-        precision, message = settings["precision"], str(settings)
-        (found, norms) = figures(result).T
-        (expected, expected_norms) = figures(whole[PRECISIONS.index(precision)]).T
-        rough = precision == "bf16"
-        np.testing.assert_allclose(found, expected, rtol=2e-3 if rough else 1e-5, err_msg=message)
+        found, norms = figures(result).T
+        rough, message = settings["precision"] == "bf16", str(settings)
+        np.testing.assert_allclose(found, expected, rtol=1e-3 if rough else 1e-5, err_msg=message)
         tolerance = 5e-3 if rough else 1e-4
         np.testing.assert_allclose(norms, expected_norms, rtol=tolerance, err_msg=message)
 

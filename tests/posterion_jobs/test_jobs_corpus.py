@@ -184,6 +184,6 @@ def test_runs_that_describe_the_same_share_a_corpus(text: Path, tmp_path: Path) 
     for name in ("one", "two"):
         folder = RunFolder(tmp_path / name)
         emit = no_events if name == "one" else story
-        builder = Builder(folder, emit, Figures(), wanted.engine)
+        builder = Builder(folder, emit, Figures())
         builder.corpus(wanted.corpus, tokenizer, tmp_path / "cache" / "corpus")
     assert story.events == []

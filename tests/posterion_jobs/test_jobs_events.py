@@ -17,6 +17,8 @@ STEP = {
     "tokens_per_second": 1234.0,
     "mfu": 0.25,
     "memory_bytes": 2**30,
+    "gradient_norm": 1.5,
+    "data_wait_share": 0.002,
     "eta_seconds": 65.0,
     "total_steps": 100,
 }
@@ -65,7 +67,7 @@ def test_plain_lines_show_few_steps_and_always_the_last():
         view.line(json.dumps({**STEP, "step": step, "time": time}))
     assert [line.split()[1] for line in shown] == ["1/100", "3/100", "100/100"]
     assert "loss 0.5000" in shown[0]
-    assert "1,234 tokens/s" in shown[0]
+    assert "tokens/s 1,234" in shown[0]
     assert "MFU 25 %" in shown[0]
     assert "1 min 05 s left" in shown[0]
 

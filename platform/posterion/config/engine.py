@@ -45,7 +45,7 @@ class OffloadSection(Section):
     """What of the state is kept outside the memory of the device that computes.
 
     Ren et al. 2021, "ZeRO-Offload"; Rajbhandari et al. 2021, "ZeRO-Infinity". See
-    docs/techniques/sharding.md.
+    docs/techniques/checkpoints.md.
     """
 
     optimizer: Literal["none", "cpu", "nvme"] = "none"
