@@ -101,7 +101,7 @@ def _train_on_ray(
         _worker,
         {"spec": spec.to_json(), "cpus": engine.cpus_per_worker},
         engine=engine,
-        passes=engine.max_workers * spec.recipe["optimization"]["accumulation"],
+        passes=spec.parsed_recipe().micro_batches,
         run_dir=spec.run_dir,
     )
     with Forwarder(
