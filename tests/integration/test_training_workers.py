@@ -22,7 +22,8 @@ pytestmark = pytest.mark.integration
 NO_DROPOUT = {"model.dropout": 0.0, "model.head_dropout": 0.0}
 KILLED = {
     "optimization.epochs": 3,
-    "optimization.batch_tokens": 64,
+    "optimization.accumulation": 2,
+    "optimization.batch_tokens": 32,
     "optimization.layer_decay": 0.8,
     "evaluation.every_steps": 4,
     "data.max_length": 32,
@@ -44,9 +45,10 @@ def assert_identical(first: TrainingSpec, second: TrainingSpec) -> None:
 
 @pytest.mark.parametrize("zero", [0, 2, 3])
 def test_loss_does_not_depend_on_the_number_of_workers(tmp_path: Path, zero: int):
-    """One worker that accumulates two micro-batches sees what two workers see."""
+    """One worker that accumulates three micro-batches sees what two workers see."""
     overrides: dict[str, Any] = {"engine.zero": zero, "optimization.epochs": 1, **NO_DROPOUT}
-    alone = tiny_training(tmp_path / "alone", {**overrides, "optimization.accumulation": 2})
+    overrides["optimization.accumulation"] = 3
+    alone = tiny_training(tmp_path / "alone", overrides)
     together = tiny_training(tmp_path / "together", overrides)
     run_workers(alone, 1)
     results = run_workers(together, 2)
@@ -56,17 +58,26 @@ def test_loss_does_not_depend_on_the_number_of_workers(tmp_path: Path, zero: int
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-def test_another_number_of_workers_is_refused(tmp_path: Path):
-    overrides = {"optimization.max_steps": 2}
-    run_workers(tiny_training(tmp_path, overrides), 1)
-    workers = start_workers(tiny_training(tmp_path, overrides), 2)
-    outputs = [worker.communicate()[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [2, 2]
-    assert "was written by 1 worker(s) and cannot be continued by 2" in outputs[0]
+def test_a_run_goes_on_with_another_number_of_workers(tmp_path: Path):
+    overrides: dict[str, Any] = {"optimization.epochs": 2, "optimization.accumulation": 2}
+    whole = tiny_training(tmp_path / "whole", overrides)
+    run_workers(whole, 1)
+    resized = tiny_training(tmp_path / "resized", overrides)
+    workers = start_workers(resized, 2)
+    wait_for_steps(resized, len(losses(whole)) // 2, workers)
+    workers[0].send_signal(signal.SIGTERM)
+    outputs = [worker.communicate(timeout=120)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [1, 1], outputs
+    run_workers(resized, 1)
+    np.testing.assert_allclose(losses(resized), losses(whole), rtol=1e-4)
 
 
 def test_sigterm_at_one_worker_stops_all_and_resumes(tmp_path: Path):
-    overrides = {"optimization.epochs": 40, "evaluation.every_steps": 10_000}
+    overrides = {
+        "optimization.epochs": 40,
+        "optimization.accumulation": 2,
+        "evaluation.every_steps": 10_000,
+    }
     spec = tiny_training(tmp_path, overrides)
     workers = start_workers(spec, 2)
     wait_for_steps(spec, 5)
