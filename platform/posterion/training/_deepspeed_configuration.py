@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 _BUCKET = 500_000_000
 """Most elements that are reduced together; DeepSpeed makes a buffer of that size."""
+_SMALL = 100_000
+"""Most elements of a parameter that ZeRO 3 leaves whole; DeepSpeed's own default."""
 _DISK_SUBGROUP = 100_000_000
 """Elements of fp32 weights that come from disk together; four such buffers are in memory."""
 _DISK_BUFFERS = 8
@@ -66,6 +68,9 @@ def _zero(engine: EngineSection, stage: int, device: str, sizes: Sequence[int]) 
         # before it adds the bias and replaces torch's in the whole process.
         "memory_efficient_linear": on_gpu,
     }
+    if stage == 3:
+        # Vectors stay whole on every worker; in a small model, too, matrices do not.
+        zero["stage3_param_persistence_threshold"] = min(_SMALL, sum(sizes) // 1000)
     if offload.optimizer != "none":
         zero["offload_optimizer"] = _place(offload, offload.optimizer, pinned=pinned)
     if offload.parameters != "none":
