@@ -93,8 +93,6 @@ class DistilledVersion(Concluding, ComparedFigures):
         return self.with_comparison(result, self._compare(result["measured"]))
 
     def _compare(self, part: str) -> dict[str, Figure]:
-        import torch
-
         from posterion.inference import Predictor
         from posterion.tasks import read_task_model
         from posterion.training import TaskTeachers, TeacherModel
@@ -104,7 +102,6 @@ class DistilledVersion(Concluding, ComparedFigures):
             models,
             [read_task_model(model.directory).task for model in models],
             task=self.task,
-            device=torch.device("cpu"),
         )
         predictor = Predictor.from_model_dir(Path(self.training["best_model_dir"]), device="cpu")
         table = read_part(self.folder, part)

@@ -1,7 +1,8 @@
 """What can be trained, one module per job."""
 
+from posterion.training.workloads._asked import TaskTeachers
 from posterion.training.workloads._held_out import held_out_rows, perplexity_of
-from posterion.training.workloads._teachers import TaskTeachers, TeacherModel, check_teacher
+from posterion.training.workloads._teachers import TeacherModel, check_teacher
 from posterion.training.workloads.distill import TaskDistillSpec
 from posterion.training.workloads.distill_words import LanguageDistillSpec, load_language_teacher
 from posterion.training.workloads.finetune import FinetuneSpec

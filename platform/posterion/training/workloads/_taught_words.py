@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from posterion.config import LanguageDistillationSection
@@ -122,10 +121,3 @@ class TaughtWordModel(WordModel):
         if name.startswith("layers."):
             return num_layers + 1
         return int(self.model.layer_of(name, num_layers))
-
-
-def frozen(model: nn.Module, *, device: torch.device, precision: str) -> nn.Module:
-    """A model that learns nothing, in the working precision, where it computes."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    model.requires_grad_(False)
-    return model.to(device=device, dtype=dtype).eval()

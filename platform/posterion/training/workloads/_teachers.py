@@ -1,11 +1,8 @@
-"""Models that teach a task: found wanting before anything is trained, then asked.
-
-Shapes: M teachers, B rows of a batch, L tokens of the longest, K columns of the targets.
-"""
+"""Models that teach, and what may be wrong with them: seen before anything is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +11,6 @@ from posterion._exceptions import RequestError
 from posterion.tasks import Task, read_task_model
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from posterion.models import TextOutput
     from posterion.text import Tokenizer
 
 
@@ -90,62 +83,3 @@ def require_same_vocabulary(teacher: TeacherModel, tokenizer: Tokenizer) -> int:
             "the teacher's tokenizer."
         )
     return other.vocabulary_size
-
-
-class TaskTeachers:
-    """The teachers, ready to be asked; they learn nothing.
-
-    Args:
-        teachers: M models.
-        tasks: Of each, from :func:`check_teacher`.
-        task: The student's, fitted.
-        device: Where they compute.
-        precision: Of the forward pass: ``fp32`` or ``bf16``.
-    """
-
-    def __init__(
-        self,
-        teachers: Sequence[TeacherModel],
-        tasks: Sequence[Task[Any, Any]],
-        *,
-        task: Task[Any, Any],
-        device: torch.device,
-        precision: str = "fp32",
-    ) -> None:
-        import torch
-
-        from posterion.models import TextModel
-
-        self._teaching = task.teaching()
-        self._tasks = list(tasks)
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.models = [
-            TextModel.load(teacher.directory).requires_grad_(False).to(device=device, dtype=dtype)
-            for teacher in teachers
-        ]
-        """The M models."""
-        self.config = self.models[0].config
-        """Configuration of the first teacher's encoder."""
-
-    def flops_per_token(self, length: float) -> float:
-        """Of the forward passes of all, per token of a text of ``length`` tokens."""
-        return sum(model.flops_per_token(length) for model in self.models)
-
-    def answers(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """What the teachers say, combined, in the student's terms. Shape: (B, K)."""
-        import torch
-
-        with torch.no_grad():
-            logits = [model(input_ids, attention_mask) for model in self.models]
-            return self._teaching.targets(logits, self._tasks)
-
-    def outputs(
-        self, input_ids: Tensor, attention_mask: Tensor | None, asked: Mapping[str, Any]
-    ) -> tuple[Tensor, TextOutput]:
-        """:meth:`answers` of the only teacher, and the states and attention maps asked for."""
-        import torch
-
-        (model,) = self.models
-        with torch.no_grad():
-            output = model.outputs(input_ids, attention_mask, **asked)
-            return self._teaching.targets([output.logits], self._tasks), output

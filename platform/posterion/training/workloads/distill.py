@@ -15,13 +15,15 @@ from posterion.data import content_hash
 from posterion.text import Tokenizer
 from posterion.training._course import RowIndices, StepPlan
 from posterion.training._engine import Engine
+from posterion.training._frozen_engine import FrozenEngine
 from posterion.training._gang import Gang
 from posterion.training._groups import ParameterGroup, parameter_groups
 from posterion.training._precision import working_precision
 from posterion.training._workload import MicroLoss
 from posterion.training.workloads._answers import Answers, KeptAnswers
+from posterion.training.workloads._asked import TaskTeachers
 from posterion.training.workloads._labelled import LabelledBatch
-from posterion.training.workloads._teachers import TaskTeachers, TeacherModel, check_teacher
+from posterion.training.workloads._teachers import TeacherModel, check_teacher
 from posterion.training.workloads.finetune import FinetuneSpec, Finetuning
 
 if TYPE_CHECKING:
@@ -92,9 +94,15 @@ class TaskDistillation(Finetuning):
             for model in models
         ]
         self._gang = gang
-        self._precision = working_precision(recipe.engine.precision, gang.device, gang)
+        self._precision = precision = working_precision(recipe.engine.precision, gang.device, gang)
+        sharded = recipe.teacher.sharded
         self._teachers = TaskTeachers(
-            models, tasks, task=self._task, device=gang.device, precision=self._precision
+            models,
+            tasks,
+            task=self._task,
+            engine=lambda model: (
+                FrozenEngine(model, precision=precision, gang=gang, sharded=sharded).forward
+            ),
         )
         self._layers_until = round(self._losses.layers_first * self.course.total_steps)
         self.part_names = self._part_names()

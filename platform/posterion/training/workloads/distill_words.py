@@ -10,6 +10,7 @@ from posterion._exceptions import DataError, RequestError
 from posterion.config import LanguageDistillRecipe
 from posterion.training._course import StepPlan
 from posterion.training._engine import Engine
+from posterion.training._frozen_engine import FrozenEngine
 from posterion.training._gang import Gang
 from posterion.training._groups import ParameterGroup, parameter_groups
 from posterion.training._precision import working_precision
@@ -47,7 +48,7 @@ class LanguageDistillation(Pretraining):
     """
 
     def __init__(self, spec: LanguageDistillSpec, gang: Gang, micro_batches: int) -> None:
-        from posterion.training.workloads._taught_words import TeacherWords, frozen
+        from posterion.training.workloads._taught_words import TeacherWords
 
         super().__init__(spec, gang, micro_batches)
         recipe = cast(LanguageDistillRecipe, self._recipe)
@@ -65,7 +66,9 @@ class LanguageDistillation(Pretraining):
         self._teacher_config = model.config
         self._teacher_flops = self._flops(model)
         precision = working_precision(recipe.engine.precision, gang.device, gang)
-        self._asked = frozen(TeacherWords(model), device=gang.device, precision=precision)
+        self._asked = FrozenEngine(
+            TeacherWords(model), precision=precision, gang=gang, sharded=recipe.teacher.sharded
+        )
 
     def model(self) -> TaughtWordModel:
         """The student, and the maps to its teacher's width."""
@@ -90,12 +93,9 @@ class LanguageDistillation(Pretraining):
 
     def loss(self, engine: Engine, batch: WordBatch) -> MicroLoss:
         """Sums over the labels of the micro-batch."""
-        import torch
-
         examples, taught = batch.examples, cast("TaughtWordModel", engine.model)
-        with torch.no_grad():
-            places, asked = taught.places(examples), taught.teacher_arguments()
-            target = self._asked(examples.inputs, places, asked)
+        places, asked = taught.places(examples), taught.teacher_arguments()
+        target = self._asked.forward(examples.inputs, places, asked)
         sums = engine.forward(examples, target)
         return MicroLoss(sums["loss"], {name: sums[name].detach() for name in self.part_names})
 
