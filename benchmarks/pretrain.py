@@ -86,6 +86,7 @@ def recipe(architecture: str, options: argparse.Namespace, seed: int) -> dict[st
 def prepare(architecture: str, options: argparse.Namespace, seed: int, home: Path) -> Path:
     """Build vocabulary, corpus and the first weights; returns the run's folder."""
     from posterion.tasks import parse_recipe
+    from posterion.training import PretrainSpec
     from posterion_jobs import pretrain
     from posterion_jobs._runs import RunFolder
     from posterion_jobs._stages import Stopped
@@ -104,13 +105,13 @@ def prepare(architecture: str, options: argparse.Namespace, seed: int, home: Pat
     except Stopped:
         folder.stop_path.unlink()
     corpus = json.loads((run_dir / "stages" / "corpus.json").read_text())["dir"]
-    spec = {
-        "recipe": parsed.model_dump(mode="json"),
-        "run_dir": str(run_dir),
-        "model_dir": str(run_dir / "base"),
-        "corpus_dir": corpus,
-    }
-    (run_dir / "spec.json").write_text(json.dumps(spec))
+    spec = PretrainSpec(
+        recipe=parsed.model_dump(mode="json"),
+        run_dir=run_dir,
+        model_dir=run_dir / "base",
+        corpus_dir=Path(corpus),
+    )
+    (run_dir / "spec.json").write_text(spec.to_json())
     return run_dir
 
 
