@@ -29,6 +29,8 @@ class TeacherSection(Section):
     source: str | Annotated[list[str], Field(min_length=1)]
     """``models:``, ``path:``, ``package:`` or ``hub:``; several are an ensemble, whose predictive
     distributions are averaged."""
+    sharded: bool = False
+    """Divide the teacher's weights among the workers (ZeRO 3), where one cannot hold them."""
 
     @property
     def sources(self) -> list[str]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,11 +12,12 @@ import numpy as np
 
 from posterion.config import FinetuneRecipe
 from posterion.testing._tiny import TINY_WORDS, tiny_model
+from posterion.testing._worker import WorkerProcess
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from posterion.training import FinetuneSpec
+    from posterion.training import FinetuneSpec, TrainingSpec
 
 
 def tiny_recipe(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -88,33 +87,18 @@ def tiny_training(
     )
 
 
-def start_workers(spec: FinetuneSpec, world_size: int) -> list[subprocess.Popen[str]]:
+def start_workers(spec: TrainingSpec, world_size: int) -> list[WorkerProcess]:
     """Start one process per worker, joined by a file instead of a port.
 
     Each writes its :class:`~posterion.training.FitResult` to ``run_dir/result-<rank>.json`` and
     exits with the status of the error, if any, printing its message.
     """
-    import uuid
-
     spec.run_dir.mkdir(parents=True, exist_ok=True)
     meeting_point = spec.run_dir.parent / f"workers-{uuid.uuid4().hex}"
-    spec_path = meeting_point.with_suffix(".json")
-    spec_path.write_text(spec.to_json(), encoding="utf-8")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "posterion.testing._worker", str(spec_path)]
-    return [
-        subprocess.Popen(
-            [*command, str(meeting_point), str(rank), str(world_size)],
-            env={**environment, "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world_size)
-    ]
+    return [WorkerProcess(spec, meeting_point, rank, world_size) for rank in range(world_size)]
 
 
-def run_workers(spec: FinetuneSpec, world_size: int) -> list[dict[str, Any]]:
+def run_workers(spec: TrainingSpec, world_size: int) -> list[dict[str, Any]]:
     """Run :func:`start_workers` to the end and return every worker's result.
 
     Raises:

@@ -25,6 +25,8 @@ def import_deepspeed() -> Any:
     - It gets none of the operators that it would compile at the first use. Training needs
       none on a CPU, probing them runs compilers, and a process killed while it compiles
       leaves a lock file for which every later process waits for ever.
+    - Its Muon optimizer, unused here but imported at every start of an engine, is left as
+      plain Python: compiling it imports torch's compiler, a quarter of a worker's start.
     """
     import torch
 
@@ -34,6 +36,9 @@ def import_deepspeed() -> Any:
         import deepspeed
         import deepspeed.ops
         from deepspeed.utils import logger as deepspeed_logger
+
+        with _uncompiled():
+            import deepspeed.runtime.zero.muon.muon_optimizer
     deepspeed_logger.setLevel(logging.ERROR)
     if not torch.cuda.is_available():
         deepspeed.ops.__compatible_ops__ = {}
@@ -87,6 +92,19 @@ def _without_mlflow() -> Iterator[None]:
     finally:
         if sys.modules.get("mlflow") is None:
             sys.modules.pop("mlflow", None)
+
+
+@contextlib.contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Let DeepSpeed's decorator for compilation return functions as they are."""
+    from deepspeed.runtime import compiler
+
+    original = compiler.compile
+    compiler.compile = lambda *_, **__: lambda function: function
+    try:
+        yield
+    finally:
+        compiler.compile = original
 
 
 @contextlib.contextmanager

@@ -12,8 +12,9 @@ from posterion.training._checkpoints import write_json
 if TYPE_CHECKING:
     import torch
 
-_SIZE = 1536
-_SECONDS = 0.5
+_SMALLEST, _LARGEST = 128, 8192
+_TRIALS = 4
+_LONG_ENOUGH_S = 0.03
 
 
 def matmul_peak(cache: Path, *, precision: str, device: torch.device) -> float:
@@ -42,22 +43,33 @@ def matmul_peak(cache: Path, *, precision: str, device: torch.device) -> float:
 
 
 def _measure(dtype: torch.dtype, device: torch.device) -> float:
-    """The best of as many products as fit into the time, in operations per second."""
+    """The best rate of products that grow until one takes long enough, in operations per second.
+
+    Growing bounds the time where a product is slow (bf16 without instructions for it) and
+    reaches the peak where only large ones do (a GPU).
+    """
+    size, best = _SMALLEST, 0.0
+    while True:
+        seconds = _product_seconds(size, dtype, device)
+        best = max(best, 2.0 * size**3 / seconds)
+        if seconds > _LONG_ENOUGH_S or size >= _LARGEST:
+            return best
+        size *= 2
+
+
+def _product_seconds(size: int, dtype: torch.dtype, device: torch.device) -> float:
+    """Least time of a product of two square matrices among a few."""
     import torch
 
     generator = torch.Generator(device).manual_seed(0)
-    a, b = torch.randn(2, _SIZE, _SIZE, device=device, generator=generator).to(dtype)
+    a, b = torch.randn(2, size, size, device=device, generator=generator).to(dtype)
     best = float("inf")
-    end = time.perf_counter() + _SECONDS
-    torch.mm(a, b)
-    while True:
+    for _ in range(_TRIALS):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         start = time.perf_counter()
         torch.mm(a, b)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        now = time.perf_counter()
-        best = min(best, now - start)
-        if now >= end:
-            return 2.0 * _SIZE**3 / best
+        best = min(best, time.perf_counter() - start)
+    return best
