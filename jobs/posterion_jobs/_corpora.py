@@ -15,8 +15,8 @@ from posterion_jobs._runs import RunFolder
 from posterion_jobs._stages import Stopped
 
 if TYPE_CHECKING:
-    from posterion.config import CorpusSection, VocabularySection
-    from posterion.data.corpus import BuildProgress, TokenShards
+    from posterion.config import CorpusSection, EngineSection, VocabularySection
+    from posterion.data.corpus import BuildProgress, Runner, TokenShards
     from posterion.text import Tokenizer
 
 TOLD_EVERY_S = 1.0
@@ -31,6 +31,8 @@ class Builder:
     folder: RunFolder
     emit: Emitter
     tracker: Tracker
+    engine: EngineSection | None = None
+    """Its ``workers`` do the tasks of a corpus side by side on Ray; without any, this process."""
     _told: float = field(default=-TOLD_EVERY_S, init=False)
 
     def corpus(self, section: CorpusSection, tokenizer: Tokenizer, directory: Path) -> TokenShards:
@@ -48,6 +50,7 @@ class Builder:
                 section,
                 tokenizer,
                 directory,
+                run=self._runner(),
                 watch=self._watch,
                 should_stop=self.folder.stop_path.exists,
             )
@@ -80,6 +83,14 @@ class Builder:
         with replaced_directory(directory) as new_dir:
             tokenizer.save(new_dir)
         return tokenizer
+
+    def _runner(self) -> Runner:
+        from posterion.data.corpus import run_here
+        from posterion_jobs._corpus_tasks import RayRunner
+
+        if self.engine is None or not self.engine.max_workers:
+            return run_here
+        return RayRunner(self.engine)
 
     def _watch(self, progress: BuildProgress) -> None:
         self._tell(progress.done == progress.total, **asdict(progress))

@@ -46,7 +46,7 @@ def run_words(
     folder.path.mkdir(parents=True, exist_ok=True)
     stages = Stages(folder, emit)
     log_settings(tracker, recipe)
-    builder = Builder(folder, emit, tracker)
+    builder = Builder(folder, emit, tracker, recipe.engine)
     teachers = stages.run(
         "teacher",
         lambda: distillation.find_teachers(recipe.teacher, registry),

@@ -56,7 +56,7 @@ def run(
         valid=lambda found: Path(found["dir"]).is_dir(),
     )
     directory = Path(recipe.output) if recipe.output else folder.path / "corpus"
-    builder = Builder(folder, emit, tracker)
+    builder = Builder(folder, emit, tracker, recipe.engine)
     built = stages.run(
         "corpus",
         lambda: _build(recipe, Path(tokenizer["dir"]), directory, builder),

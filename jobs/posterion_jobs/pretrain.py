@@ -57,7 +57,7 @@ def run(
     folder.path.mkdir(parents=True, exist_ok=True)
     stages = Stages(folder, emit)
     log_settings(tracker, recipe)
-    builder = Builder(folder, emit, tracker)
+    builder = Builder(folder, emit, tracker, recipe.engine)
     tokenizer = stages.run(
         "tokenizer",
         lambda: language_models.find_tokenizer(recipe, registry, folder, builder),

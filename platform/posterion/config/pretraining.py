@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from posterion.config._base import Section
 from posterion.config.corpus import CorpusSection, VocabularySection
+from posterion.config.engine import EngineSection
 from posterion.config.recipe import Probability, Recipe, TrainingRecipe
 
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -101,6 +102,8 @@ class CorpusRecipe(Recipe):
     """Makes tokens: a source like ``model.source``, for the folder that holds it."""
     output: str | None = None
     """Folder to write; the run's ``corpus/`` when absent."""
+    engine: EngineSection = EngineSection()
+    """``workers`` read and pack side by side; the rest is for training."""
 
 
 class VocabularyRecipe(Recipe):
