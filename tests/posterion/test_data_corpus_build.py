@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import random
+import resource
+import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from posterion import DataError, Interrupted, RequestError
+from posterion import DataError, Interrupted, RequestError, WorkError
 from posterion.config.corpus import CorpusSection
 from posterion.data import TokenShards
 from posterion.data.corpus import build_corpus, corpus_key, read_index, run_here, work
@@ -130,6 +134,46 @@ def test_a_build_that_is_killed_goes_on(tmp_path: Path, tokenizer: Tokenizer) ->
     assert len(whole.index.train.shards) > 1
     assert [task["stage"] for task in tasks].count("read") == 0
     assert not list(tmp_path.glob(".*building*"))
+
+
+def test_a_process_killed_at_any_moment_loses_nothing(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    source = write_jsonl(tmp_path / "text.jsonl", running_documents(2000, seed=3))
+    wanted = section(source, shard_megabytes=1, packing={"max_length": 64})
+    begun = time.monotonic()
+    whole = build_corpus(wanted, tokenizer, tmp_path / "whole")
+    seconds = time.monotonic() - begun
+    rng, context = random.Random(0), multiprocessing.get_context("fork")
+    for _ in range(4):
+        arguments = (wanted, tokenizer, tmp_path / "killed")
+        process = context.Process(target=build_corpus, args=arguments)
+        process.start()
+        process.join(rng.uniform(0.1, 0.5) * seconds)
+        process.kill()
+        process.join()
+    killed = build_corpus(wanted, tokenizer, tmp_path / "killed")
+    killed.verify()
+    assert killed.content_hash == whole.content_hash
+    assert not list(tmp_path.glob(".*building*"))
+
+
+@pytest.mark.parametrize("most_bytes", [1_000, 100_000, 400_000])
+def test_a_full_disk_is_named_and_nothing_is_lost(
+    tmp_path: Path, tokenizer: Tokenizer, most_bytes: int
+) -> None:
+    source = write_jsonl(tmp_path / "text.jsonl", running_documents(1000, seed=3))
+    wanted = section(source, packing={"max_length": 64})
+    whole = build_corpus(wanted, tokenizer, tmp_path / "whole")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
+    try:
+        with pytest.raises(WorkError, match="File too large"):
+            build_corpus(wanted, tokenizer, tmp_path / "full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "full").exists()
+    assert build_corpus(wanted, tokenizer, tmp_path / "full").content_hash == whole.content_hash
 
 
 def test_it_stops_when_asked(tmp_path: Path, tokenizer: Tokenizer) -> None:

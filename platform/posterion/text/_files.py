@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -87,11 +90,28 @@ def write_vocabulary(backend: Any, settings: Mapping[str, Any], directory: Path)
     kind = type(backend.model).__name__
     name = {"BPE": "merges.txt", "WordPiece": "vocab.txt"}.get(kind)
     if name and not (directory / name).is_file():
-        backend.model.save(str(directory))
+        _write_model(backend.model, directory)
     path = directory / SETTINGS_FILE
     if not path.is_file():
         text = json.dumps(settings, indent=2, ensure_ascii=False, sort_keys=True)
         path.write_text(f"{text}\n", encoding="utf-8")
+
+
+def _write_model(model: Any, directory: Path) -> None:
+    """Write a vocabulary's files, each whole or not at all.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".vocabulary-") as new:
+        try:
+            files = model.save(new)
+        except Exception as error:  # The library has no class for it.
+            number = re.search(r"os error (\d+)", str(error))
+            code = int(number[1]) if number else errno.EIO
+            raise OSError(code, os.strerror(code), str(directory)) from error
+        for file in files:
+            os.replace(file, directory / Path(file).name)
 
 
 def read_json(path: Path) -> dict[str, Any]:
