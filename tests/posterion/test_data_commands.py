@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from posterion import ArtifactError
 from posterion.cli.data_commands import data
-from posterion.data import read_source
+from posterion.data import TokenShards, read_source
+from posterion.testing import tiny_pretraining
 
 RECIPE = """
 job: finetune
@@ -40,6 +42,26 @@ def test_list_names_formats_and_recipes() -> None:
     payload = run_json("list")
     assert {"csv", "vader_ratings"} <= {entry["name"] for entry in payload["formats"]}
     assert "vader_ratings" in run("list").output
+
+
+def test_a_packed_corpus_is_described_and_checked(tmp_path: Path) -> None:
+    folder = tiny_pretraining(tmp_path).model_dir.parent / "corpus"
+    shards = TokenShards(folder)
+    payload = run_json("describe", folder)
+    assert payload["train"]["rows"] == shards.num_rows
+    assert payload["train"]["tokens"] == shards.num_tokens
+    assert payload["content_hash"] == shards.content_hash
+    told = run("describe", f"path:{folder}").output
+    assert "rows of at most 32 tokens, full_sentences" in told
+    assert str(shards.num_documents) in told
+    assert run_json("check", folder)["content_hash"] == shards.content_hash
+    (shard,) = folder.glob("train-*.arrow")
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    shard.write_bytes(damaged)
+    result = run("check", folder)
+    assert isinstance(result.exception, ArtifactError)
+    assert shard.name in str(result.exception)
 
 
 def test_describe_a_file_and_a_source(rows_csv: Path) -> None:

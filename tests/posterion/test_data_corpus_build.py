@@ -136,9 +136,7 @@ def test_a_build_that_is_killed_goes_on(tmp_path: Path, tokenizer: Tokenizer) ->
     assert not list(tmp_path.glob(".*building*"))
 
 
-def test_a_process_killed_at_any_moment_loses_nothing(
-    tmp_path: Path, tokenizer: Tokenizer
-) -> None:
+def test_a_process_killed_at_any_moment_loses_nothing(tmp_path: Path, tokenizer: Tokenizer) -> None:
     source = write_jsonl(tmp_path / "text.jsonl", running_documents(2000, seed=3))
     wanted = section(source, shard_megabytes=1, packing={"max_length": 64})
     begun = time.monotonic()

@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from posterion.cli._corpus_views import (
+    check_corpus,
+    corpus_folder,
+    describe_corpus,
+    print_corpus,
+)
 from posterion.cli.render import emit, json_option, print_table
 
 if TYPE_CHECKING:
@@ -48,8 +54,8 @@ class _Wanted:
 def data() -> None:
     """Look at data sources, check and convert them.
 
-    DATA is a source (path:FILE, package:NAME/FILE, hub:OWNER/NAME), a file, or a recipe,
-    whose data section is used.
+    DATA is a source (path:FILE, package:NAME/FILE, hub:OWNER/NAME), a file, a folder with a
+    packed corpus, or a recipe, whose data section is used.
     """
 
 
@@ -82,9 +88,16 @@ def list_command(as_json: bool) -> None:
 @_set_option
 @json_option
 def describe(name: str, format_name: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Show rows, columns, missing values and distributions of DATA."""
+    """Show rows, columns, missing values and distributions of DATA.
+
+    Of a folder that holds a packed corpus: its rows, tokens, documents and languages.
+    """
     from posterion.data import describe as figures_of
 
+    if folder := corpus_folder(name):
+        corpus = describe_corpus(folder)
+        emit(corpus, lambda out: print_corpus(out, corpus), as_json)
+        return
     wanted = _wanted(name, format_name, overrides)
     figures = {"source": wanted.source, **figures_of(wanted.read())}
 
@@ -115,10 +128,15 @@ def check(
     """Report every problem of DATA, naming rows; exit status 2 if there is one.
 
     For a recipe the columns are those its task needs, and the parts are drawn. For a
-    source alone only what is wrong for any task is reported.
+    source alone only what is wrong for any task is reported. A packed corpus is compared
+    with the hashes in its index.
     """
     from posterion.data import validate
 
+    if folder := corpus_folder(name):
+        found = check_corpus(folder)
+        emit(found, lambda out: out.print(f"{folder}: {found['parts']}, in order"), as_json)
+        return
     wanted = _wanted(name, format_name, overrides)
     table = wanted.read()
     payload: dict[str, Any] = {"source": wanted.source}

@@ -13,12 +13,13 @@ from posterion.data.corpus._build import (
     corpus_key,
     run_here,
 )
-from posterion.data.corpus._index import CorpusIndex, read_index
+from posterion.data.corpus._index import INDEX_FILE, CorpusIndex, read_index
 from posterion.data.corpus._texts import corpus_texts
 from posterion.data.corpus._token_shards import TokenShards
 from posterion.data.corpus._work import Task, work
 
 __all__ = [
+    "INDEX_FILE",
     "BuildProgress",
     "CorpusIndex",
     "Runner",
