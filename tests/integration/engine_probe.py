@@ -114,9 +114,7 @@ def train_step(engine: Engine, step: int, case: dict[str, Any]) -> list[float]:
         weight = 1.0 if number < micro_batches else 0.0
         loss = loss_of(engine, parts[min(number, micro_batches - 1)])
         total += float(loss.detach()) * weight
-        engine.backward(loss * (weight * engine.loss_divisor / micro_batches))
-        if index < rounds - 1:
-            engine.end_micro_batch()
+        engine.backward(loss * (weight / micro_batches))
     norm = engine.step(1.0)
     torch.distributed.all_reduce(total)
     return [float(total) / micro_batches, norm]

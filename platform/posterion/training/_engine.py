@@ -150,11 +150,6 @@ class Engine:
         model: nn.Module = self._engine.module
         return model
 
-    @property
-    def loss_divisor(self) -> float:
-        """What losses are to be multiplied by; gradients are summed over workers undivided."""
-        return 1.0
-
     # -- one step -----------------------------------------------------------------------
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -171,19 +166,16 @@ class Engine:
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of one micro-batch's loss to the step's.
 
-        Losses are summed over micro-batches and workers. All workers make as many passes: who
-        has no micro-batch left takes any other with a loss of weight 0.
+        Losses are summed over micro-batches and workers, undivided. All workers make as many
+        passes: who has no micro-batch left takes any other with a loss of weight 0.
         """
         if self._unseen_output:
             prepare = self._engine._backward_prologue
             loss.register_hook(lambda _: prepare())  # type: ignore[no-untyped-call]
         self._engine.backward(loss, scale_wrt_gas=False)
 
-    def end_micro_batch(self) -> None:
-        """Close a micro-batch that is not the step's last."""
-
     def step(self, learning_rate_factor: float) -> float:
-        """Close the last micro-batch: reduce, clip, update.
+        """After the last micro-batch: reduce, clip, update.
 
         Args:
             learning_rate_factor: Of the peak rate of every group.

@@ -85,7 +85,7 @@ class Passes:
             number, batch, counts = self._micro_batch(plan, batches, index)
             seed_micro_batch(self._seed, plan.step, number)
             loss = self._workload.loss(engine, batch.to(self._gang.device))
-            scale = engine.loss_divisor / weight if counts else 0.0
+            scale = 1.0 / weight if counts else 0.0
             engine.backward(loss.terms.sum() * scale)
             if counts:
                 terms = loss.terms.detach()
@@ -95,8 +95,6 @@ class Passes:
                 if not math.isfinite(sums[0]) and terms.dim():
                     bad = ~np.isfinite(terms.float().cpu().numpy())
                     bad_rows += plan.micro_batches[number][bad].tolist()
-            if index < rounds - 1:
-                engine.end_micro_batch()
         return sums, bad_rows
 
     def _micro_batch(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from posterion.config import OptimizationSection, TrainingRecipe
+from posterion.config import TrainingRecipe
 from posterion.training._collectives import barrier
 from posterion.training._engine import Engine
 from posterion.training._fingerprint import training_identity
@@ -56,7 +56,7 @@ def prepare(spec: TrainingSpec, gang: Gang) -> Setup:
         model,
         groups,
         engine=recipe.engine.model_copy(update={"precision": precision}),
-        optimization=_shared(recipe.optimization, micro_batches, gang),
+        optimization=recipe.optimization,
         gang=gang,
     )
     return Setup(
@@ -68,14 +68,6 @@ def prepare(spec: TrainingSpec, gang: Gang) -> Setup:
         top_learning_rate=groups[-1].learning_rate,
         num_parameters=num_parameters,
     )
-
-
-def _shared(
-    optimization: OptimizationSection, micro_batches: int, gang: Gang
-) -> OptimizationSection:
-    """The section with the accumulation that this number of workers needs for a whole step."""
-    rounds = -(-micro_batches // gang.world_size)
-    return optimization.model_copy(update={"accumulation": rounds})
 
 
 def _use_threads(recipe: TrainingRecipe) -> None:
