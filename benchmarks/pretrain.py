@@ -26,6 +26,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("POSTERION_DATA", HERE.parent.parent / "shared" / "data"))
+RESULTS = HERE / "results" / "pretrain.json"
 STYLES = {"roberta": "byte_bpe", "distilbert": "wordpiece", "xlnet": "unigram"}
 ROW_TOKENS = 128
 
@@ -140,7 +141,10 @@ def peer(run_dir: Path) -> dict[str, float]:
             return shards.num_rows
 
         def __getitem__(self, index: int) -> dict[str, Any]:
-            return {"input_ids": shards.take([index]).tokens.tolist()}
+            tokens = shards.take([index]).tokens.tolist()
+            if len(tokens) % 2:  # the collator for permutations takes even lengths only
+                tokens.insert(0, tokenizer.pad_token_id)
+            return {"input_ids": tokens}
 
     tokenizer = hf.AutoTokenizer.from_pretrained(spec["model_dir"])
     if spec["recipe"]["objective"]["kind"] == "permuted":
@@ -204,11 +208,13 @@ def run_side(name: str, run_dir: Path, threads: int) -> dict[str, float]:
 
 
 def main(options: argparse.Namespace) -> None:
-    rounds = []
+    rounds = known_rounds(options)
     with tempfile.TemporaryDirectory() as home:
         os.environ["POSTERION_HOME"] = home
         for architecture in options.architectures:
             for seed in options.seeds:
+                if any((architecture, seed) == (r["architecture"], r["seed"]) for r in rounds):
+                    continue
                 run_dir = prepare(architecture, options, seed, Path(home))
                 found: dict[str, Any] = {"architecture": architecture, "seed": seed}
                 for name in ("ours", "peer"):
@@ -221,6 +227,20 @@ def main(options: argparse.Namespace) -> None:
                 write(rounds, options)
 
 
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What must be the same for rounds to be put side by side."""
+    apart = ("side", "architectures", "seeds")
+    return {name: value for name, value in vars(options).items() if name not in apart}
+
+
+def known_rounds(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rounds of an earlier call with the same settings."""
+    if not RESULTS.exists():
+        return []
+    content = json.loads(RESULTS.read_text())
+    return list(content["rounds"]) if content["settings"] == settings_of(options) else []
+
+
 def write(rounds: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Keep what is measured so far."""
     summary = {}
@@ -231,10 +251,9 @@ def write(rounds: list[dict[str, Any]], options: argparse.Namespace) -> None:
             "perplexity_ours": [each["ours"]["perplexity"] for each in mine],
             "perplexity_peer": [each["peer"]["perplexity"] for each in mine],
         }
-    settings = {name: value for name, value in vars(options).items() if name not in ("side",)}
+    settings = settings_of(options)
     content = {"when": time.strftime("%Y-%m-%d"), "settings": settings, "summary": summary}
-    path = HERE / "results" / "pretrain.json"
-    path.write_text(json.dumps({**content, "rounds": rounds}, indent=2) + "\n")
+    RESULTS.write_text(json.dumps({**content, "rounds": rounds}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
@@ -243,9 +262,9 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--vocabulary", type=int, default=8000)
+    parser.add_argument("--vocabulary", type=int, default=16000)
     parser.add_argument("--rows", type=int, default=16, help="of a step")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--megabytes", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--side", nargs=2, metavar=("SIDE", "RUN"))
