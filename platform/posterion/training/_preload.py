@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 
 _MODULES = (
+    "matplotlib.backends.backend_agg",
     "matplotlib.figure",
     "posterion.models",
     "posterion.tasks",
     "posterion.text",
     "posterion.training._picture",
     "posterion.training._setup",
+    "posterion.training.workloads",
     "scipy.stats",
 )
 
