@@ -54,9 +54,12 @@ class Concluding:
 
     def evaluate(self) -> dict[str, Any]:
         """Fit the calibration, then measure on parts that fitted nothing."""
-        from posterion.inference import Predictor, measure
+        from posterion.inference import Predictor, fit_laplace, measure
 
-        predictor = Predictor.from_model_dir(Path(self.training["best_model_dir"]))
+        model_dir = Path(self.training["best_model_dir"])
+        if self.recipe.trust.posterior == "laplace":
+            fit_laplace(model_dir, read_part(self.folder, "train"), seed=self.recipe.seed)
+        predictor = Predictor.from_model_dir(model_dir)
         calibration = self._calibrate(predictor)
         write_json(self.evaluation_dir / "calibration.json", calibration.to_json())
         metrics: dict[str, Any] = {}

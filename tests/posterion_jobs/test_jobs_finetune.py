@@ -244,3 +244,14 @@ def test_a_recipe_that_travels_alone_makes_its_run(
     folder = open_folder("tiny-20260101-120004-0a1b")
     assert folder.record().git_commit == "abc123"
     assert folder.recipe()["seed"] == 3
+
+
+def test_a_recipe_line_gives_the_last_layer_a_posterior(tmp_path: Path, make_recipe: MakeRecipe):
+    outcome = finetune.run(make_recipe(trust={"posterior": "laplace", "samples": 6}), tmp_path)
+    verify_manifest(outcome.version_dir)
+    assert (outcome.version_dir / "model" / "posterior.safetensors").is_file()
+    assert "`laplace`" in (outcome.version_dir / "card.md").read_text()
+    predictor = Predictor.load(outcome.version_dir)
+    assert predictor.posterior.samples == 6
+    table = pq.read_table(tmp_path / "data" / "test.parquet")
+    assert predictor.distribution(table).epistemic.min() > 0.0

@@ -211,10 +211,12 @@ class EvaluationSection(Section):
 class TrustSection(Section):
     """How the model comes to say how sure it is."""
 
-    posterior: Literal["point", "mc_dropout"] = "point"
-    """``point``: one pass. ``mc_dropout``: the spread of ``samples`` passes with dropout on."""
+    posterior: Literal["point", "mc_dropout", "laplace"] = "point"
+    """``point``: one pass. ``mc_dropout``: the spread of ``samples`` passes with dropout on.
+    ``laplace``: one pass and ``samples`` draws of the last layer, from its curvature on the
+    training part."""
     samples: Annotated[int, Field(ge=2, le=1000)] = 20
-    """Passes of ``mc_dropout``."""
+    """Passes of ``mc_dropout``, draws of ``laplace``."""
     calibration: Literal["auto", "conformal", "temperature", "none"] = "auto"
     """``auto``: conformal intervals for regression, temperature for classification."""
     coverage: Fraction = 0.9

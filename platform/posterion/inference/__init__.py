@@ -23,6 +23,7 @@ from posterion.inference._explain import (
     explain,
     faithfulness,
 )
+from posterion.inference._laplace import fit_laplace
 from posterion.inference._predictor import EncodedExample, Predictor
 from posterion.inference._speed import one_thread, speed_ratio
 from posterion.trust import Prediction
@@ -41,6 +42,7 @@ __all__ = [
     "counterfactual",
     "explain",
     "faithfulness",
+    "fit_laplace",
     "interval_figures",
     "language_model_card",
     "manifest_digest",

@@ -61,7 +61,7 @@ class CardFacts:
     max_length: int = 256
     """Tokens per window."""
     posterior: str = "point"
-    """``point`` or ``mc_dropout``."""
+    """``point``, ``mc_dropout`` or ``laplace``."""
     abstain_below: float = 0.0
     """Confidence below which predictions abstain."""
     recipe_hash: str = ""

@@ -5,7 +5,7 @@ Shape legend: N examples, W windows, B rows of a batch, L tokens, S samples, O o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from posterion.trust import Calibration, Prediction
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from torch import Tensor
 
     from posterion.models import TextModel
     from posterion.text import Tokenizer
@@ -164,6 +165,11 @@ class Predictor:
 
         settings = read_task_model(model_dir)
         posterior_path = model_dir / POSTERIOR_FILE
+        if settings.posterior == "laplace" and not posterior_path.exists():
+            raise ArtifactError(
+                f"{posterior_path} does not exist, but the model says that its posterior is "
+                "laplace. Fetch the model again, or fit it (posterion.inference.fit_laplace)."
+            )
         return cls(
             model=TextModel.load(model_dir),
             tokenizer=Tokenizer.load(model_dir),
@@ -237,6 +243,28 @@ class Predictor:
         example, windows = self._windows(table)
         return self._distribution(example, windows, table.num_rows, batch_tokens)
 
+    def features(self, table: pa.Table, batch_tokens: int = 8192) -> NDArray[np.float32]:
+        """The vector that the head sees of each row of a table, its windows' mean.
+
+        Args:
+            table: Has the task's input columns.
+            batch_tokens: Tokens in one forward pass.
+
+        Returns:
+            Shape: (N, D), float32.
+
+        Raises:
+            DataError: Empty texts; names the rows.
+        """
+        from posterion.trust.posteriors import features_of
+
+        example, windows = self._windows(table)
+        sums = np.zeros((table.num_rows, self.model.head.weight.shape[1]), dtype=np.float64)
+        for rows, batch in self._padded(windows, batch_tokens):
+            np.add.at(sums, example[rows], features_of(self.model, batch).cpu().numpy())
+        counts = np.bincount(example, minlength=table.num_rows)
+        return (sums / counts[:, None]).astype(np.float32)
+
     def warm_up(self, batch_tokens: int = 8192) -> None:
         """Compute one short and one full window, so that the first request need not wait."""
         shortest = np.full(self.tokenizer.num_special_tokens + 1, self.tokenizer.pad_id, np.int32)
@@ -278,22 +306,28 @@ class Predictor:
 
     def _logits(self, windows: Sequence[Tokens], batch_tokens: int) -> NDArray[np.float32]:
         """Shape: (S, W, O)."""
+        logits = np.empty(
+            (self.posterior.samples, len(windows), self.task.num_outputs), dtype=np.float32
+        )
+        for rows, batch in self._padded(windows, batch_tokens):
+            logits[:, rows] = self.posterior.sample(batch).cpu().numpy()
+        return logits
+
+    def _padded(
+        self, windows: Sequence[Tokens], batch_tokens: int
+    ) -> Iterator[tuple[NDArray[np.intp], tuple[Tensor, Tensor | None]]]:
+        """Batches of windows on the device, and which windows they hold."""
         import torch
 
         from posterion.data import pad
 
-        logits = np.empty(
-            (self.posterior.samples, len(windows), self.task.num_outputs), dtype=np.float32
-        )
         spare_tokens = 0 if self._dtype == torch.float32 else SPARE_TOKENS
         for rows in _batches(windows, batch_tokens, spare_tokens):
             input_ids, mask = pad([windows[row] for row in rows], self.tokenizer.pad_id)
-            batch = (
-                input_ids.to(self._device),
-                None if mask is None else mask.to(self._device),
+            yield (
+                rows,
+                (input_ids.to(self._device), None if mask is None else mask.to(self._device)),
             )
-            logits[:, rows] = self.posterior.sample(batch).cpu().numpy()
-        return logits
 
     def _predictions(self, distribution: Any) -> list[Prediction]:
         distribution.require_finite()

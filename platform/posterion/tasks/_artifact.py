@@ -32,7 +32,7 @@ class TaskModel:
     max_length: int
     """Tokens per window."""
     posterior: str
-    """``point`` or ``mc_dropout``."""
+    """``point``, ``mc_dropout`` or ``laplace``."""
     samples: int
     """Samples of the posterior."""
     abstain_below: float

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from posterion.tasks._teaching import Teaching
     from posterion.text import Tokenizer
     from posterion.trust import Calibration, Prediction
+    from posterion.trust.posteriors import OutputKind
 
 
 class AnyDistribution(Protocol):
@@ -117,6 +118,18 @@ class Task(ABC, Generic[OptionsT, DistributionT]):
     @abstractmethod
     def num_outputs(self) -> int:
         """O; may need :meth:`fit` or a state."""
+
+    @property
+    def output_kind(self) -> OutputKind:
+        """What the head's outputs are, for posteriors in closed form.
+
+        Raises:
+            RequestError: Nothing that there is a closed form for.
+        """
+        raise RequestError(
+            f"There is no closed form for the outputs of the task {self.kind}; choose another "
+            "trust.posterior than laplace."
+        )
 
     @abstractmethod
     def encode(

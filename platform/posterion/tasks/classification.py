@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from posterion.config import TrustSection
     from posterion.data import TableSchema
+    from posterion.trust.posteriors import OutputKind
 
 SEPARATOR = "|"
 """Between the labels of a multi-label row that is given as one text."""
@@ -142,6 +143,11 @@ class Classification(TextTask[ClassificationOptions, ClassificationDistribution]
     def num_outputs(self) -> int:
         """See :attr:`Task.num_outputs`."""
         return len(self.labels)
+
+    @property
+    def output_kind(self) -> OutputKind:
+        """See :attr:`Task.output_kind`."""
+        return "multi_label" if self.options.multi_label else "categorical"
 
     def fit(self, train_table: pa.Table) -> None:
         """Learn the label set where the options do not give it; see :meth:`Task.fit`."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from posterion.config import TrustSection
     from posterion.data import TableSchema
+    from posterion.trust.posteriors import OutputKind
 
 LOG_VARIANCE_BOUNDS = (-9.0, 4.0)
 """Bounds of the predicted log-variance in standardised units: sigma from 0.011 to 7.4 of the
@@ -104,6 +105,11 @@ class Regression(TextTask[RegressionOptions, RegressionDistribution]):
     def num_outputs(self) -> int:
         """See :attr:`Task.num_outputs`."""
         return 2 if self.options.likelihood == "gaussian" else 1
+
+    @property
+    def output_kind(self) -> OutputKind:
+        """See :attr:`Task.output_kind`."""
+        return self.options.likelihood
 
     def fit(self, train_table: pa.Table) -> None:
         """Learn the target's mean and standard deviation; see :meth:`Task.fit`."""

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from posterion._exceptions import ArtifactError
 
+_ENTRY = "posterion"
+
 
 def write_tensors(
     path: Path, kind: str, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
@@ -22,7 +24,9 @@ def write_tensors(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    header = {"kind": kind, "settings": json.dumps(dict(settings), allow_nan=False)}
+    # One entry: safetensors writes several in an order of its own, another each time.
+    told = json.dumps({**settings, "kind": kind}, allow_nan=False, sort_keys=True)
+    header = {_ENTRY: told}
     # Copies: safetensors refuses tensors that share memory.
     values = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     save_file(values, partial, metadata=header)
@@ -39,8 +43,7 @@ def read_tensors(path: Path, *kinds: str) -> tuple[dict[str, Any], dict[str, Ten
 
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            settings = {**json.loads(header.get("settings", "{}")), "kind": header.get("kind")}
+            settings = {"kind": None, **json.loads((file.metadata() or {}).get(_ENTRY, "{}"))}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtifactError(
