@@ -91,7 +91,9 @@ def build(text: Path, folder: Path, workers: int) -> dict[str, Any]:
             "engine": {"workers": workers},
         }
     )
-    ray.init(num_cpus=workers, include_dashboard=False, _node_ip_address="127.0.0.1")
+    ray.init(
+        address="local", num_cpus=workers, include_dashboard=False, _node_ip_address="127.0.0.1"
+    )
     watch = MemoryWatch()
     watch.start()
     begun = time.monotonic()

@@ -10,6 +10,8 @@ training by plain processes:
 - the loss of every step, and weights and Adam's moments at the end: the same bits with a fixed
   number of workers, losses within 1e-5 where it was resized.
 
+What is finished is kept in the output file and not done again.
+
     python benchmarks/fault_schedules.py [--seeds 60] [--first 0] [--output FILE]
 """
 
@@ -206,18 +208,43 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    outcomes = []
+    outcomes = known(arguments.output)
+    done = {outcome.schedule.seed for outcome in outcomes}
     with tempfile.TemporaryDirectory(prefix="faults-") as directory:
         runner = Runner(Path(directory))
         try:
             for seed in range(arguments.first, arguments.first + arguments.seeds):
+                if seed in done:
+                    continue
                 outcomes.append(runner.play(make_schedule(seed)))
                 print(describe(outcomes[-1]), flush=True)
+                write(outcomes, arguments.output)
         finally:
             runner.close()
+    print(json.dumps(summary(outcomes), indent=1))
+
+
+def write(outcomes: list[Outcome], path: Path) -> None:
+    """Keep all that is known so far."""
     found = {"summary": summary(outcomes), "schedules": [asdict(o) for o in outcomes]}
-    arguments.output.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found["summary"], indent=1))
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(found, indent=1) + "\n")
+    partial.replace(path)
+
+
+def known(path: Path) -> list[Outcome]:
+    """Outcomes of earlier calls; those that went wrong are played again."""
+    if not path.exists():
+        return []
+    outcomes = []
+    for values in json.loads(path.read_text())["schedules"]:
+        schedule = values.pop("schedule")
+        events = tuple(Event(**event) for event in schedule.pop("events"))
+        recoveries = [(kind, seconds) for kind, seconds in values.pop("recoveries")]
+        if not values["problem"]:
+            made = Schedule(**schedule, events=events)
+            outcomes.append(Outcome(schedule=made, recoveries=recoveries, **values))
+    return outcomes
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ def main() -> None:
     os.environ.update(ENVIRONMENT)
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1")
     rounds = []
     with tempfile.TemporaryDirectory() as name:
         sides = {"torchrun": by_torchrun, "ray": by_ray}

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ class Machines:
     """Namespaces joined by a bridge, each with an address of its own and what runs in it."""
 
     environment: dict[str, str]
+    folder: Path
+    """Of Ray's sessions; short, because Ray's Unix sockets lie below it."""
     names: list[str] = field(default_factory=list)
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
@@ -73,6 +76,7 @@ class Machines:
             end_tree(process)
         for name in self.names:
             run("ip", "netns", "del", name)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def run(*command: str) -> None:
@@ -119,7 +123,7 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
         "RAY_health_check_failure_threshold": "3",
         "OMP_NUM_THREADS": "1",
     }
-    made = Machines(environment)
+    made = Machines(environment, Path(tempfile.mkdtemp(prefix="nodes-", dir="/tmp")))
     run("ip", "link", "add", BRIDGE, "type", "bridge")
     run("ip", "link", "set", BRIDGE, "up")
     try:
@@ -138,6 +142,7 @@ def test_a_run_outlives_a_machine_that_is_cut_off(machines: Machines, tmp_path: 
         where = [f"--address=10.77.0.1:{PORT}"]
         if number == 1:
             where = ["--head", f"--port={PORT}", "--include-dashboard=false"]
+            where.append(f"--temp-dir={machines.folder}")
         address = f"--node-ip-address=10.77.0.{number}"
         log = tmp_path / f"machine-{number}.log"
         node = machines.start(
