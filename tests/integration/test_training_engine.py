@@ -221,6 +221,7 @@ def disk_access_is_missing() -> bool:
 
 
 @pytest.mark.skipif(disk_access_is_missing(), reason="needs g++ and the headers of libaio")
+@pytest.mark.timeout(1800)  # a compiler runs for minutes
 def test_state_on_disk(tmp_path: Path):
     """DeepSpeed compiles its access to disks at the first use. Smaller shards stay in memory.
 
