@@ -13,17 +13,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import _local_ray
 import psutil
 
 ADDRESS = "127.0.0.1"
 ENVIRONMENT = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keep to loopback
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_USAGE_STATS_ENABLED": "0",
+    **_local_ray.ENVIRONMENT,
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "3000",
     "RAY_health_check_failure_threshold": "3",
-    "OMP_NUM_THREADS": "1",
 }
 WORK_TIMEOUT_S = 600.0
 LOOK_EVERY_S = 0.02

@@ -19,15 +19,10 @@ from typing import Any
 
 import psutil
 from _corpus_text import write_corpus
+from _local_ray import ENVIRONMENT, start_ray
 
 HERE = Path(__file__).resolve().parent
 LOOK_EVERY_S = 0.2
-ENVIRONMENT = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keep to loopback
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "OMP_NUM_THREADS": "1",
-}
 MOST_MEMORY = 2e9
 
 
@@ -91,9 +86,7 @@ def build(text: Path, folder: Path, workers: int) -> dict[str, Any]:
             "engine": {"workers": workers},
         }
     )
-    ray.init(
-        address="local", num_cpus=workers, include_dashboard=False, _node_ip_address="127.0.0.1"
-    )
+    start_ray(workers)
     watch = MemoryWatch()
     watch.start()
     begun = time.monotonic()
@@ -126,7 +119,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="where the text goes; temporary by default")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "corpus.json")
     options = parser.parse_args()
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(ENVIRONMENT)  # before anything imports ray
     with tempfile.TemporaryDirectory(dir=options.work, prefix="corpus-") as name:
         folder = Path(name)
         planted = write_corpus(folder / "text", options.megabytes * 1_000_000)

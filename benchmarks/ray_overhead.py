@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -20,14 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from _local_ray import start_ray
+
 HERE = Path(__file__).resolve().parent
 WARM_UP = 10
-ENVIRONMENT = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keep to loopback
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "OMP_NUM_THREADS": "1",
-}
 MOST_OVERHEAD, MOST_WAIT = 0.03, 0.02
 
 
@@ -137,10 +132,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "ray_overhead.json")
     options = parser.parse_args()
-    os.environ.update(ENVIRONMENT)
+    start_ray(2)
     import ray
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1")
     rounds = []
     with tempfile.TemporaryDirectory() as name:
         sides = {"torchrun": by_torchrun, "ray": by_ray}

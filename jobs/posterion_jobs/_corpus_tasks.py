@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from posterion import ArtifactError, DataError, PosterionError, RequestError, WorkError
-from posterion_jobs._room import connect
+from posterion_jobs._room import connect, refuse_impossible
 
 if TYPE_CHECKING:
     from posterion.config import EngineSection
@@ -38,7 +38,8 @@ class RayRunner:
         import ray
 
         connect()
-        self._refuse_impossible()
+        # One place is enough: where there is no room for more, tasks take turns.
+        refuse_impossible(self._engine.model_copy(update={"workers": 1, "gpus_per_worker": 0.0}))
         _quiet()
         rows = [{"task": json.dumps(task)} for task in tasks]
         reports = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
@@ -58,16 +59,6 @@ class RayRunner:
         finally:
             # Tasks that have not begun are given up; those that run leave a result or nothing.
             del stream, reports
-
-    def _refuse_impossible(self) -> None:
-        import ray
-
-        each, offered = self._engine.cpus_per_worker, ray.cluster_resources().get("CPU", 0.0)
-        if each > offered:
-            raise WorkError(
-                f"engine.cpus_per_worker: {each:g} CPUs for one worker, but the whole cluster has "
-                f"{offered:g}; lower it, or submit to a larger cluster with --address."
-            )
 
 
 def _do(row: dict[str, Any]) -> dict[str, Any]:
